@@ -1,0 +1,30 @@
+# CPU:  docker build -t visavis .
+# CUDA: docker build -t visavis:cuda --build-arg ACCELERATOR=cuda .      (run with --gpus all)
+# Run:  docker run --rm --network host visavis
+#       WebRTC media goes over UDP ports chosen at run time, so the host's network is the simplest that works.
+FROM python:3.11-slim-bookworm
+
+# cpu: the built-in model needs no torch, so the image leaves it out; cuda: torch's own build brings the CUDA libraries.
+ARG ACCELERATOR=cpu
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /opt/visavis
+
+COPY requirements.txt .
+RUN if [ "$ACCELERATOR" = "cuda" ]; then cp requirements.txt wanted.txt; \
+    else grep -v '^torch==' requirements.txt > wanted.txt; fi \
+    && pip install -r wanted.txt && rm wanted.txt
+
+COPY engine engine
+COPY server server
+COPY static static
+COPY avatars avatars
+
+RUN useradd --system --create-home --uid 10001 visavis
+USER visavis
+
+ENV VISAVIS_HOST=0.0.0.0 VISAVIS_PORT=8080
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['VISAVIS_PORT'] + '/healthz', timeout=2)"]
+CMD ["python", "-m", "server"]

@@ -1,0 +1,50 @@
+# Visavis: `make run` starts it, `make test` checks it. Everything lives in .venv; no system package is needed.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench-live evaluate clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+run: $(VENV)/.installed  ## start the server (options: VISAVIS_* variables, or ARGS="--port 9000")
+	@exec $(BIN)/python -m server $(ARGS)
+
+test: $(VENV)/.installed-dev  ## run every test, in a browser too where there is one
+	@sh tests/browser/find-chromium.sh --install >/dev/null || echo "No Chromium found or installable: browser tests will be skipped."
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy engine server
+
+bench-live: $(VENV)/.installed-dev  ## measure a live session in Chromium; writes .bench/live.json
+	@sh tests/browser/find-chromium.sh --install >/dev/null
+	@$(BIN)/python -m tests.benchmarks.live $(ARGS)
+
+evaluate: $(VENV)/.installed-dev  ## measure the built-in model and the avatars
+	@$(BIN)/python -m engine evaluate $(ARGS)
+
+clean:  ## remove the environment and everything that was measured
+	rm -rf $(VENV) .bench .pytest_cache .ruff_cache .mypy_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Visavis needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make run PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
+	  { rm -rf $(VENV); $(PYTHON) -m pip --version >/dev/null 2>&1 && $(PYTHON) -m venv --without-pip $(VENV) \
+	    && $(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; } || \
+	  { rm -rf $(VENV); echo "This Python cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	@echo "Installing the packages of requirements.txt (once; a few minutes) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

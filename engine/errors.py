@@ -1,0 +1,76 @@
+"""Everything that can go wrong on purpose: a typed error with a code, a sentence, and what to do about it.
+
+    VisavisError
+    ├── InvalidInput            the caller's data cannot be used; nothing else is affected
+    │   ├── TextInvalid         empty or over the limit
+    │   ├── AudioInvalid        unreadable, empty, too long, or in the wrong format
+    │   └── OfferInvalid        a session description that is none
+    ├── NotFound                no such avatar, session or model
+    ├── AvatarInvalid           an avatar folder that is incomplete, inconsistent or without consent
+    ├── ConfigInvalid           an option with an unusable value
+    ├── Busy                    at capacity; try again later
+    ├── Closed                  used after it was closed
+    └── BackendFailed           a model or service failed while working
+
+Codes are stable and machine-readable; messages are for people and say what to do.
+"""
+
+from __future__ import annotations
+
+
+class VisavisError(Exception):
+    """Base of all errors raised on purpose.
+
+    Attributes:
+        code: stable snake_case identifier, e.g. ``text_too_long``.
+        message: one or two sentences for a person, including what to do.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def to_dict(self) -> dict[str, str]:
+        """The error as the wire shows it: ``{"code", "message"}``."""
+        return {"code": self.code, "message": self.message}
+
+
+class InvalidInput(VisavisError):
+    """The caller's data cannot be used."""
+
+
+class TextInvalid(InvalidInput):
+    """Text that is empty or over the limit."""
+
+
+class AudioInvalid(InvalidInput):
+    """Sound that is unreadable, empty, too long, or in the wrong format."""
+
+
+class OfferInvalid(InvalidInput):
+    """A session description that cannot be answered."""
+
+
+class NotFound(VisavisError):
+    """No such avatar, session or model."""
+
+
+class AvatarInvalid(VisavisError):
+    """An avatar folder that cannot be used."""
+
+
+class ConfigInvalid(VisavisError):
+    """An option with an unusable value."""
+
+
+class Busy(VisavisError):
+    """At capacity; the same call may succeed later."""
+
+
+class Closed(VisavisError):
+    """Used after it was closed."""
+
+
+class BackendFailed(VisavisError):
+    """A model or service failed while working."""
