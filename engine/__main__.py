@@ -1,0 +1,50 @@
+"""``python -m engine``: what the engine does without a server.
+
+Place in the flow: command line -> one module of ``engine.cli`` (or ``engine.evaluate.cli``).
+
+Invariants:
+    * only the chosen subcommand is imported, so a short command starts fast;
+    * whatever is wrong with the input is one line on standard error and exit code 2, a failure of the engine is
+      exit code 1, Ctrl-C is 130; a traceback is always a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from engine.errors import BackendFailed, VisavisError
+
+_COMMANDS = {
+    "render": ("engine.cli.render", "turn a sound file or a text into a video of a talking avatar"),
+    "avatar": ("engine.cli.avatar", "list avatars, check their folders"),
+    "evaluate": ("engine.evaluate.cli", "measure how well lips follow speech"),
+    "bench": ("engine.cli.bench", "measure what every stage of the engine costs"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand and returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m engine", description="Visavis without a server.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (module_name, help_text) in _COMMANDS.items():
+        command = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+        if words[:1] == [name]:
+            module = importlib.import_module(module_name)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    args = parser.parse_args(words)
+    try:
+        return args.run(args) or 0
+    except VisavisError as error:
+        print(f"visavis: {error.message}", file=sys.stderr)
+        return 1 if isinstance(error, BackendFailed) else 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

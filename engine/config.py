@@ -1,0 +1,362 @@
+"""All options of Visavis in one table: the fields of ``Config``.
+
+Place in the flow: command line > environment (``VISAVIS_<NAME>``) > TOML file > default -> ``Config`` -> everything.
+Flags, environment names, ``config.example.toml`` and the README's table are made from the same fields.
+
+Invariants:
+    * a ``Config`` is valid and never changes;
+    * a bad value is an error that says where it came from and what is allowed; nothing is silently replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import logging
+import math
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from engine.errors import ConfigInvalid
+
+ENV_PREFIX = "VISAVIS_"
+CONFIG_FILE_ENV = "VISAVIS_CONFIG"
+DEFAULT_CONFIG_FILE = "config.toml"
+
+# Read by the tests and their runner, no options of the product.
+_FOREIGN_ENV = {CONFIG_FILE_ENV, "VISAVIS_SHARED", "VISAVIS_CHROMIUM"}
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+_log = logging.getLogger(__name__)
+
+
+def usable_cores() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _auto(compute: Callable[[], int]) -> BeforeValidator:
+    return BeforeValidator(lambda value: compute() if value == "auto" else value)
+
+
+def _auto_render_threads() -> int:
+    # One core stays free for the event loop and the encoders, which are as much work as the model.
+    return min(8, max(1, usable_cores() - 1))
+
+
+def _auto_max_sessions() -> int:
+    # Half a core a session: model, encoder and transport together, with some room.
+    return 2 * usable_cores()
+
+
+class IceServer(BaseModel):
+    """A STUN or TURN server, as browsers describe it (RTCIceServer)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urls: str = Field(pattern=r"^(stun|turn)s?:.+")
+    username: str | None = None
+    credential: str | None = Field(default=None, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_url(cls, value: object) -> object:
+        return {"urls": value} if isinstance(value, str) else value
+
+    def to_dict(self) -> dict[str, str]:
+        """The form that aiortc's and the browser's RTCConfiguration take."""
+        return self.model_dump(exclude_none=True)
+
+
+_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+_ORIGIN = r"^(\*|https?://[^/\s]+)$"
+
+
+def _option(default: Any, help: str, group: str, *, shown: str | None = None, **limits: Any) -> Any:
+    """One row of the table. ``default`` may be a function (an automatic value); ``shown`` is what people read then."""
+    extra = {"group": group, "shown": shown}
+    if callable(default):
+        return Field(default_factory=default, description=help, json_schema_extra=extra, **limits)
+    return Field(default=default, description=help, json_schema_extra=extra, **limits)
+
+
+class Config(BaseModel):
+    """Every option, with its type, default, limits and meaning."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    host: str = _option("127.0.0.1", "Address to listen on; 0.0.0.0 serves the network.", "Server", min_length=1)
+    port: int = _option(8080, "TCP port of the page and the API.", "Server", ge=1, le=65535)
+    allowed_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = _option(
+        (), "Other sites that may embed the page and call the API, as origins (https://example.org), or *.", "Server"
+    )
+    ice_servers: tuple[IceServer, ...] = _option(
+        (), "STUN and TURN servers: URLs, or tables with urls, username and credential. None is needed on one"
+        " network.", "Server"
+    )
+    heartbeat_timeout_s: float = _option(
+        4.0, "A browser that was silent for so long is taken for gone, seconds.", "Server", ge=1, le=60
+    )
+
+    avatar: str = _option(
+        "", "Avatar shown when none is asked for; empty means the first by name.", "Face", pattern=f"^$|{_NAME}"
+    )
+    avatars_dir: Path = _option(
+        _REPOSITORY / "avatars", "Folder of avatars.", "Face", shown="avatars"
+    )
+    lipsync: str = _option("builtin", "Lip-sync model.", "Face", pattern=_NAME)
+    precision: Literal["f32", "bf16"] = _option(
+        "f32", "Arithmetic of the model; bf16 is faster on CPUs that have it.", "Face"
+    )
+    render_threads: Annotated[int, _auto(_auto_render_threads)] = _option(
+        _auto_render_threads, "Threads that render pictures; auto leaves one core free.", "Face", shown="auto",
+        ge=1, le=256,
+    )
+
+    voice: str = _option("espeak", "What speaks texts.", "Voice", pattern=_NAME)
+    voice_name: str = _option(
+        "", "Language of the voice, with a variant after +, such as en-gb or fr+f2; empty means its own default.",
+        "Voice", max_length=100,
+    )
+    voice_rate: int = _option(165, "Words a minute.", "Voice", ge=80, le=450)
+
+    max_sessions: Annotated[int, _auto(_auto_max_sessions)] = _option(
+        _auto_max_sessions, "Sessions at a time; auto is two a CPU core.", "Limits", shown="auto", ge=1, le=10_000
+    )
+    max_session_s: float = _option(3600.0, "Longest session, seconds.", "Limits", ge=10, le=604_800)
+    idle_session_s: float = _option(
+        300.0, "A session in which nothing was said for so long is closed, seconds.", "Limits", ge=10, le=604_800
+    )
+    max_text_chars: int = _option(2000, "Longest text to say, characters.", "Limits", ge=1, le=100_000)
+    max_audio_s: float = _option(600.0, "Longest sound to play, seconds.", "Limits", ge=1, le=7200)
+    max_audio_mb: int = _option(50, "Largest sound file, megabytes.", "Limits", ge=1, le=2000)
+    max_queue: int = _option(16, "Utterances of a session that may wait or play.", "Limits", ge=1, le=1000)
+
+    video_codec: Literal["auto", "h264", "vp8"] = _option(
+        "auto", "Codec towards browsers; auto takes H.264 where the browser can, else VP8.", "Video"
+    )
+    video_kbps: int = _option(1500, "Bitrate of the video towards one browser, kbit/s.", "Video", ge=100, le=20_000)
+
+    log_level: Literal["debug", "info", "warning", "error"] = _option("info", "Least important messages shown.", "Log")
+    log_format: Literal["text", "json"] = _option("text", "Form of the log, one line a message.", "Log")
+
+
+@dataclass(frozen=True, slots=True)
+class OptionRow:
+    """One option as documentation shows it.
+
+    Attributes:
+        name: key in the TOML file, e.g. ``max_sessions``.
+        flag: e.g. ``--max-sessions``.
+        env: e.g. ``VISAVIS_MAX_SESSIONS``.
+        default: as TOML, e.g. ``"127.0.0.1"``.
+        allowed: in words, e.g. ``a whole number from 1 to 65535``.
+        help: one sentence.
+        group: heading it stands under.
+    """
+
+    name: str
+    flag: str
+    env: str
+    default: str
+    allowed: str
+    help: str
+    group: str
+
+
+def flag_of(name: str) -> str:
+    """``max_sessions`` -> ``--max-sessions``."""
+    return "--" + name.replace("_", "-")
+
+
+def env_of(name: str) -> str:
+    """``max_sessions`` -> ``VISAVIS_MAX_SESSIONS``."""
+    return ENV_PREFIX + name.upper()
+
+
+def option_rows() -> list[OptionRow]:
+    """The whole table, in order."""
+    rows = []
+    for name, field in Config.model_fields.items():
+        extra = _extra(field)
+        default = extra["shown"] if extra["shown"] is not None else field.default
+        default = list(default) if isinstance(default, tuple) else default
+        shown = json.dumps(default)
+        rows.append(
+            OptionRow(name, flag_of(name), env_of(name), shown, _allowed(field), field.description or "",
+                      extra["group"])
+        )
+    return rows
+
+
+def example_toml() -> str:
+    """The content of ``config.example.toml``: every option, commented out, at its default."""
+    lines = [
+        "# Every option of Visavis at its default. Copy to config.toml beside it, or name the file with --config.",
+        f"# A flag beats the environment ({ENV_PREFIX}<NAME>), the environment beats this file.",
+    ]
+    group = ""
+    for row in option_rows():
+        if row.group != group:
+            group = row.group
+            lines += ["", f"# ---- {group}"]
+        lines += ["", f"# {row.help}", f"# Allowed: {row.allowed}.", f"#{row.name} = {row.default}"]
+    return "\n".join(lines) + "\n"
+
+
+def readme_table() -> str:
+    """The README's table of options, in Markdown."""
+    lines = ["| option | environment | default | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{row.flag}` | `{row.env}` | `{row.default}` | {row.help} |" for row in option_rows()]
+    return "\n".join(lines) + "\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser, names: list[str] | None = None) -> None:
+    """Adds ``--config`` and the flags of the named options (all when None); pass ``vars(args)`` to ``load_config``."""
+    parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS,
+                        help=f"TOML file of options (default: {DEFAULT_CONFIG_FILE} where there is one)")
+    for row in option_rows():
+        if names is None or row.name in names:
+            help_text = f"{row.help} Allowed: {row.allowed}. Default: {row.default}".replace("%", "%%")
+            parser.add_argument(row.flag, dest=row.name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text)
+
+
+def load_config(
+    cli: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    toml_path: str | Path | None = None,
+    warn: Callable[[str], None] = _log.warning,
+) -> Config:
+    """Reads all sources and validates them together.
+
+    Args:
+        cli: option name -> value or text; None values and names that are no options are ignored, so that
+            ``vars(args)`` can be passed as it is.
+        env: environment; ``os.environ`` when None.
+        toml_path: file of options; else ``cli["config"]``, ``VISAVIS_CONFIG``, or ``config.toml`` in the working
+            directory if there is one.
+        warn: told about ``VISAVIS_`` variables that are no options.
+
+    Raises:
+        ConfigInvalid: ``config_invalid`` naming source, value and what is allowed, one line each;
+            ``config_unreadable`` for a file that is missing or no TOML.
+    """
+    cli = {} if cli is None else cli
+    env = os.environ if env is None else env
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+
+    named = toml_path or cli.get("config") or env.get(CONFIG_FILE_ENV)
+    if named or Path(DEFAULT_CONFIG_FILE).is_file():
+        path = Path(named or DEFAULT_CONFIG_FILE)
+        for name, value in _read_toml(path).items():
+            values[name], sources[name] = value, f"{path}: {name}"
+
+    for variable, text in env.items():
+        if not variable.startswith(ENV_PREFIX) or variable in _FOREIGN_ENV:
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if name not in Config.model_fields or variable != variable.upper():
+            close = _did_you_mean(variable.upper(), [env_of(known) for known in Config.model_fields])
+            warn(f"Environment variable {variable} is no option and is ignored.{close}")
+        elif text.strip():
+            values[name], sources[name] = text.strip(), f"environment variable {variable}"
+
+    for name, value in cli.items():
+        if name in Config.model_fields and value is not None:
+            values[name], sources[name] = value, f"flag {flag_of(name)}"
+    return _validate(values, sources)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid("config_unreadable", f"Cannot read the options in {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid("config_unreadable", f"{path} is no valid TOML: {error}.") from error
+    unknown = [name for name in content if name not in Config.model_fields]
+    if unknown:
+        raise ConfigInvalid(
+            "config_invalid",
+            "\n".join(f"{path}: {name} is no option.{_did_you_mean(name, list(Config.model_fields))}"
+                      for name in unknown),
+        )
+    folder = content.get("avatars_dir")
+    if isinstance(folder, str):
+        content["avatars_dir"] = str(path.expanduser().parent / Path(folder).expanduser())
+    return content
+
+
+def _validate(values: dict[str, Any], sources: dict[str, str]) -> Config:
+    problems = []
+    parsed = {}
+    for name, value in values.items():
+        try:
+            parsed[name] = _parse(Config.model_fields[name], value)
+        except ValueError:
+            problems.append(_problem(name, value, sources))
+    try:
+        config = Config(**parsed)
+    except ValidationError as error:
+        bad = dict.fromkeys(str(detail["loc"][0]) for detail in error.errors())
+        problems += [_problem(name, values[name], sources) for name in bad]
+    if problems:
+        raise ConfigInvalid("config_invalid", "\n".join(problems))
+    return config
+
+
+def _parse(field: FieldInfo, value: Any) -> Any:
+    """Text from a flag or the environment -> what pydantic expects; other values as they are."""
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError("no option takes this")
+    if get_origin(field.annotation) is tuple and isinstance(value, str):
+        if value.lstrip()[:1] == "[":
+            return json.loads(value)
+        return [item.strip() for item in value.split(",") if item.strip()]
+    if field.annotation is float and isinstance(value, str) and not math.isfinite(float(value)):
+        raise ValueError("not finite")
+    return Path(value).expanduser() if field.annotation is Path else value
+
+
+def _problem(name: str, value: object, sources: dict[str, str]) -> str:
+    # A list of ICE servers may hold a password: the value itself stays out of the message.
+    said = "this value" if name == "ice_servers" else repr(value)
+    return f"{sources[name]}: {said} cannot be used; allowed: {_allowed(Config.model_fields[name])}."
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    return extra
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What an option takes, in words."""
+    limits = {key: getattr(item, key) for item in field.metadata for key in ("ge", "le") if hasattr(item, key)}
+    auto = "auto or " if _extra(field)["shown"] == "auto" else ""
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(get_args(field.annotation))
+    if field.annotation in (int, float):
+        kind = "a whole number" if field.annotation is int else "a number"
+        return f"{auto}{kind} from {limits['ge']} to {limits['le']}"
+    if get_origin(field.annotation) is tuple:
+        return "a list of " + ("stun: and turn: URLs" if IceServer in get_args(field.annotation) else "origins, or *")
+    if field.annotation is Path:
+        return "a path"
+    patterns = [item.pattern for item in field.metadata if getattr(item, "pattern", None)]
+    return "a name of small letters, digits, - and _" if patterns else "text"

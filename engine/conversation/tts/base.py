@@ -1,0 +1,75 @@
+"""What every voice is to the rest of Visavis: text in, spoken sentences with the times of their words out.
+
+Place in the flow: text of an utterance -> Voice -> SpeechPiece -> playout resampling -> producer.
+
+Invariants:
+    * pieces come in the order of the text, one per sentence, and together they are the whole text;
+    * every word lies inside its piece: ``0 <= start_ms <= end_ms <= duration_ms``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One spoken word and when it sounds.
+
+    Attributes:
+        text: the word as it was written.
+        start_ms: start of its sound, from the start of its piece.
+        end_ms: end of its sound, from the start of its piece.
+    """
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechPiece:
+    """One spoken sentence.
+
+    Attributes:
+        samples: (N,) int16 mono.
+        sample_rate: Hz; whatever the voice makes, playout resamples.
+        text: the sentence, cleaned of control characters.
+        words: its words in order; empty when the voice does not tell.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    text: str
+    words: list[Word] = field(default_factory=list)
+
+    @property
+    def duration_ms(self) -> int:
+        """Length of the sound, milliseconds, rounded up."""
+        return -(-len(self.samples) * 1000 // self.sample_rate)
+
+
+class Voice(Protocol):
+    """Speaks text."""
+
+    def speak(self, text: str) -> AsyncIterator[SpeechPiece]:
+        """Speaks a text sentence by sentence; an async generator.
+
+        Cancelling (or closing the iterator) stops the work at once; pieces already handed out stay valid and
+        the voice can speak again.
+
+        Args:
+            text: plain text; markup is read out, not interpreted.
+
+        Raises:
+            BackendFailed: the voice cannot speak.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Frees what the voice holds; may be called twice."""
+        ...

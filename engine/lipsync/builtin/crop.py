@@ -1,0 +1,66 @@
+"""Which square of a picture the mouth network sees: one rule for training pictures and for avatars at run time.
+
+Place in the flow: five face landmarks -> mouth square -> crop -> picture network -> patch.
+
+Invariants:
+    * landmarks come in the order left eye (image left), right eye, nose tip, mouth corner (image left), mouth corner right;
+    * the square is axis-aligned; along an idle loop its side is constant, so that the picture never breathes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+CROP_SIZE = 128
+"""Side of the square the network sees, pixels."""
+SIDE_PER_DISTANCE = 1.8
+"""Side of the square per distance between the middle of the eyes and the middle of the mouth."""
+DROP_PER_DISTANCE = 0.25
+"""How far below the mouth's middle the square's middle lies: the chin needs the room."""
+
+
+def eye_mouth_distance(landmarks: np.ndarray) -> np.ndarray:
+    """Distance between the middle of the eyes and the middle of the mouth.
+
+    Args:
+        landmarks: (..., 5, 2) pixels.
+
+    Returns:
+        (...) pixels.
+    """
+    return np.linalg.norm(_axis(landmarks), axis=-1)
+
+
+def mouth_square(landmarks: np.ndarray, distance: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and side of the mouth square, unrounded.
+
+    Args:
+        landmarks: (..., 5, 2) pixels.
+        distance: eye-mouth distance that sets the side, pixels (over a loop: its median).
+
+    Returns:
+        (..., 2) centre x, y and (...) side, pixels.
+    """
+    mouth = landmarks[..., 3:5, :].mean(-2)
+    centre = mouth + DROP_PER_DISTANCE * _axis(landmarks)
+    return centre, np.broadcast_to(SIDE_PER_DISTANCE * np.asarray(distance), centre.shape[:-1])
+
+
+def mouth_boxes(landmarks: np.ndarray) -> np.ndarray:
+    """Mouth squares of an idle loop, rounded to whole pixels; they may reach beyond the frame.
+
+    Args:
+        landmarks: (N, 5, 2) pixels.
+
+    Returns:
+        (N, 4) int y1, y2, x1, x2; every box has the same side.
+    """
+    centre, side = mouth_square(landmarks, np.median(eye_mouth_distance(landmarks)))
+    whole = int(round(float(side[0])))
+    corner = np.rint(centre - whole / 2).astype(int)
+    x, y = corner[:, 0], corner[:, 1]
+    return np.stack([y, y + whole, x, x + whole], 1)
+
+
+def _axis(landmarks: np.ndarray) -> np.ndarray:
+    return landmarks[..., 3:5, :].mean(-2) - landmarks[..., 0:2, :].mean(-2)

@@ -1,0 +1,131 @@
+"""The built-in lip-sync model: sound -> mouth vector -> picture of the avatar's own face speaking.
+
+Place in the flow: ``LipJob`` -> audio network -> picture network -> warp -> ``FacePatch``.
+
+Invariants:
+    * a prediction depends on its job alone, and any number of threads may predict at once;
+    * a mouth at rest (strength 0) returns the idle frame's pixels bit for bit;
+    * torch is never imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from engine.audio.mel import MEL_BANDS
+from engine.audio.window import MelWindow
+from engine.errors import BackendFailed
+from engine.lipsync.base import FacePatch, LipJob
+from engine.lipsync.builtin.crop import CROP_SIZE, mouth_boxes
+from engine.lipsync.builtin.network import Network, Precision
+from engine.lipsync.builtin.warp import cut, feather_mask, speak
+from engine.types import MOUTH_SHAPES
+
+if TYPE_CHECKING:
+    from engine.avatar.bundle import Avatar
+
+_FOLDER = Path(__file__).parent
+_STILL = 1e-3
+"""Mouths below this are rest: the picture network would move nothing by a tenth of a grey level."""
+
+
+@dataclass(frozen=True)
+class BuiltinPrepared:
+    """What the model keeps of an avatar.
+
+    Attributes:
+        avatar: the avatar.
+        boxes: (N, 4) int y1, y2, x1, x2 of the mouth square in every idle frame, all of one size.
+        mask: (side, side) uint8 feathered mask of the patches.
+        references: (N, CROP_SIZE, CROP_SIZE, 3) uint8 BGR, the squares as the network sees them.
+    """
+
+    avatar: Avatar
+    boxes: np.ndarray
+    mask: np.ndarray
+    references: np.ndarray
+
+
+class BuiltinLipSync:
+    """See ``engine.lipsync.base.LipSync``."""
+
+    crop_size = CROP_SIZE
+    window = MelWindow(columns=32, offset=-24)
+
+    def __init__(self, audio: Network, picture: Network) -> None:
+        """Takes compiled networks; ``load`` is the usual way.
+
+        Args:
+            audio: mel (1, 1, 80, 32) -> mouth (1, 10).
+            picture: reference (1, 3, s, s), mouth (1, 10) -> flow, interior, alpha.
+        """
+        self._audio, self._picture = audio, picture
+
+    @classmethod
+    def load(cls, threads: int = 1, precision: Precision = "f32") -> BuiltinLipSync:
+        """Loads the model that comes with the project.
+
+        Args:
+            threads: threads of one prediction.
+            precision: arithmetic of the picture network, ``f32`` or ``bf16``.
+
+        Raises:
+            BackendFailed: a model file is missing or cannot be read.
+        """
+        return cls(Network(_FOLDER / "audio.xml", threads, "f32"), Network(_FOLDER / "picture.xml", threads, precision))
+
+    def prepare(self, avatar: Avatar) -> BuiltinPrepared:
+        """Cuts the mouth square out of every idle frame.
+
+        Raises:
+            BackendFailed: the face is too small to hold a mouth.
+        """
+        boxes = mouth_boxes(avatar.landmarks)
+        side = int(boxes[0, 1] - boxes[0, 0])
+        if side < CROP_SIZE // 4:
+            raise BackendFailed(
+                "face_too_small", f"The face of avatar {avatar.name!r} is too small: its mouth square has {side} pixels."
+            )
+        way = cv2.INTER_AREA if side > CROP_SIZE else cv2.INTER_LINEAR
+        references = np.empty((len(boxes), CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        for reference, frame, box in zip(references, avatar.frames, boxes, strict=True):
+            cv2.resize(cut(frame, box), (CROP_SIZE, CROP_SIZE), dst=reference, interpolation=way)
+        return BuiltinPrepared(avatar, boxes, feather_mask(side), references)
+
+    def predict(self, jobs: Sequence[LipJob]) -> list[FacePatch]:
+        """One patch per job, in order."""
+        return [self._predict(job) for job in jobs]
+
+    def warmup(self, batch_sizes: Sequence[int]) -> None:
+        """Runs both networks once in the calling thread; jobs are predicted one by one, so sizes do not matter."""
+        self._hear(np.zeros((MEL_BANDS, self.window.columns), np.float32))
+        self._layers(np.zeros((CROP_SIZE, CROP_SIZE, 3), np.uint8), np.ones(len(MOUTH_SHAPES), np.float32))
+
+    def _predict(self, job: LipJob) -> FacePatch:
+        prepared = job.prepared
+        if not isinstance(prepared, BuiltinPrepared):
+            raise TypeError("the job's avatar was not prepared by this model")
+        frame, box = prepared.avatar.frames[job.frame_index], prepared.boxes[job.frame_index]
+        place = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
+        mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
+        if job.strength > 0:
+            mouth = self._hear(job.mel) * np.float32(job.strength)
+        if mouth.max() < _STILL:
+            return FacePatch(cut(frame, box), place, prepared.mask, mouth)
+        flow, interior, alpha = self._layers(prepared.references[job.frame_index], mouth)
+        return FacePatch(speak(frame, box, flow[0], interior[0], alpha[0, 0]), place, prepared.mask, mouth)
+
+    def _hear(self, mel: np.ndarray) -> np.ndarray:
+        """(10,) float32 mouth vector in [0, 1] of a (80, columns) mel window."""
+        return np.clip(self._audio(np.ascontiguousarray(mel, np.float32)[None, None])[0][0], 0, 1)
+
+    def _layers(self, reference: np.ndarray, mouth: np.ndarray) -> list[np.ndarray]:
+        """Flow, interior and alpha of a (s, s, 3) uint8 reference and a (10,) mouth."""
+        picture = reference.transpose(2, 0, 1)[None].astype(np.float32) / 255
+        return self._picture(picture, mouth[None])

@@ -1,0 +1,74 @@
+"""Every metric of the engine, declared in one place for Prometheus.
+
+Place in the flow: renderer, producer and session count here; the server shows it at ``/metrics``.
+
+Invariants:
+    * nothing is labelled by session, avatar or text: the number of series does not grow with use;
+    * times are in milliseconds, as everywhere in Visavis.
+
+| metric | type | attribute | meaning |
+|---|---|---|---|
+| ``visavis_sessions`` | gauge | ``sessions`` | sessions that are started and not closed |
+| ``visavis_render_queue`` | gauge | ``render_queue`` | pictures waiting for a render thread |
+| ``visavis_render_ms`` | histogram | ``render_ms`` | predicting and pasting one picture, on the render thread |
+| ``visavis_render_wait_ms`` | histogram | ``render_wait_ms`` | a picture's wait for a render thread |
+| ``visavis_frame_late_ms`` | histogram | ``frame_late_ms`` | how long after its due time a frame left the session |
+| ``visavis_first_sound_ms`` | histogram | ``first_sound_ms`` | from asking for speech to its first frame |
+| ``visavis_frames_total{kind}`` | counter | ``frames_<kind>`` | kinds: see below |
+| ``visavis_utterances_total`` | counter | ``utterances`` | utterances begun |
+| ``visavis_interrupts_total`` | counter | ``interrupts`` | interrupts that cut something off |
+| ``visavis_failures_total{stage}`` | counter | ``failures(stage)`` | ``render`` or ``voice`` failed and was survived |
+
+Kinds of frames: ``idle`` and ``speaking`` went out as meant; ``held`` went out with the previous mouth because the
+new one was late; ``dropped`` never went out, because the consumer or the machine was behind.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_RENDER_BUCKETS_MS = (1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 120, 200)
+_LATE_BUCKETS_MS = (0.5, 1, 2, 5, 10, 20, 40, 80, 200, 1000)
+_FIRST_SOUND_BUCKETS_MS = (20, 50, 100, 150, 200, 300, 400, 600, 1000, 2000, 5000)
+
+
+class EngineMetrics:
+    """The engine's metrics in one registry; make one per process, or per test.
+
+    Args:
+        registry: where to register; a new one when None, so that engines in one process stay apart.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = CollectorRegistry() if registry is None else registry
+        self.sessions = Gauge("visavis_sessions", "Sessions started and not closed", registry=registry)
+        self.render_queue = Gauge("visavis_render_queue", "Pictures waiting for a render thread", registry=registry)
+        self.render_ms = Histogram(
+            "visavis_render_ms", "Predicting and pasting one picture", buckets=_RENDER_BUCKETS_MS, registry=registry
+        )
+        self.render_wait_ms = Histogram(
+            "visavis_render_wait_ms", "Wait for a render thread", buckets=_RENDER_BUCKETS_MS, registry=registry
+        )
+        self.frame_late_ms = Histogram(
+            "visavis_frame_late_ms", "Frame left after its due time", buckets=_LATE_BUCKETS_MS, registry=registry
+        )
+        self.first_sound_ms = Histogram(
+            "visavis_first_sound_ms",
+            "From asking for speech to its first frame",
+            buckets=_FIRST_SOUND_BUCKETS_MS,
+            registry=registry,
+        )
+        frames = Counter("visavis_frames", "Frames by kind", ["kind"], registry=registry)
+        self.frames_idle = frames.labels("idle")
+        self.frames_speaking = frames.labels("speaking")
+        self.frames_held = frames.labels("held")
+        self.frames_dropped = frames.labels("dropped")
+        self.utterances = Counter("visavis_utterances", "Utterances begun", registry=registry)
+        self.interrupts = Counter("visavis_interrupts", "Interrupts that cut something off", registry=registry)
+        self._failures = Counter("visavis_failures", "Failures survived, by stage", ["stage"], registry=registry)
+        for stage in ("render", "voice"):
+            self._failures.labels(stage)
+
+    def failures(self, stage: str) -> Counter:
+        """The counter of failures of a stage: ``render`` or ``voice``."""
+        return self._failures.labels(stage)

@@ -1,0 +1,427 @@
+"""Makes a session's frames, one every 40 ms: idle by default, speech when there is some, silence within a frame of an
+interrupt.
+
+Place in the flow: Speech queue -> planner -> renderer -> AvatarFrame -> channel to the edge.
+
+A frame goes through two moments. It is *committed* when its content is decided: as soon as its sound is there, at most
+``LEAD_S`` before it is needed, or at the last moment that still leaves time to draw it (the margin), when it becomes
+idle. It is *published* at its due time, less ``HANDOUT_S`` for the edge to encode it. Only committed frames can be
+ahead of the clock, and an interrupt takes them back.
+
+Invariants:
+    * the clock never slips: a picture that is late is replaced by the newest one there is, with the right sound;
+    * sound is never played without its frame, and waits (the mouth eases shut) when more of it is still to come;
+    * after a stall of the machine frames go on from the present instead of playing a burst;
+    * one task, named, cancelled and awaited by ``aclose``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.aio import DropOldest, Tasks, Wake
+from engine.avatar.idle import IdleLoop
+from engine.clock import FRAME_S, FrameClock
+from engine.errors import VisavisError
+from engine.lipsync.base import PreparedAvatar
+from engine.metrics import EngineMetrics
+from engine.planner import SILENCE, FramePlan, FramePlanner
+from engine.renderer import Rendered, Renderer, Rendering
+from engine.speech import Catchup, Speech
+from engine.types import FRAME_MS, IDLE_UTTERANCE, MOUTH_SHAPES, AvatarFrame, Playback
+
+LEAD_S = 2 * FRAME_S
+"""How far ahead of its publication a frame may be committed."""
+HANDOUT_S = 0.010
+"""How long before its due time a frame is published: encoding takes some of it, and lips leave with their sound."""
+STALL_S = 5 * FRAME_S
+"""Up to here late frames are caught up with; beyond, the machine stood still and frames go on from the present."""
+CHANNEL_FRAMES = 5
+"""Published frames a slow consumer may leave behind; then the oldest are lost."""
+
+_MARGIN_LEAST_S = 0.012
+_MARGIN_MOST_S = 0.060
+# Peak of a frame that may be skipped unheard: -46 dBFS.
+_SILENT_PEAK = 160
+# Timers fire early or late by less than this.
+_EPSILON_S = 1e-4
+
+
+def _rest_mouth() -> np.ndarray:
+    mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
+    mouth.flags.writeable = False
+    return mouth
+
+
+REST_MOUTH = _rest_mouth()
+"""The mouth vector of an idle picture; read-only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A frame as it left, and what is known about it.
+
+    Attributes:
+        frame: the frame.
+        speech: the utterance that plays, or waits for more of its sound; None while idle or quiet.
+        index: which frame of the speech it is; None when it holds no sound of it.
+        held: its own picture was late.
+    """
+
+    frame: AvatarFrame
+    speech: Speech | None
+    index: int | None
+    held: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A committed frame."""
+
+    plan: FramePlan
+    speech: Speech | None
+    index: int | None
+    rendering: Rendering | None = None
+    image: np.ndarray | None = None
+    mouth: np.ndarray | None = None
+    published: bool = False
+
+
+@dataclass(slots=True)
+class ProducerCounts:
+    """What a producer did so far.
+
+    Attributes:
+        frames: published.
+        held: published with an earlier picture because their own was late.
+        underruns: times an utterance had to wait for its sound.
+        caught_up: live frames skipped to keep the delay small.
+        skipped: positions without a frame, because the machine stood still.
+    """
+
+    frames: int = 0
+    held: int = 0
+    underruns: int = 0
+    caught_up: int = 0
+    skipped: int = 0
+
+
+class Producer:
+    """The frames of one session.
+
+    Args:
+        prepared: the avatar, prepared by the renderer.
+        renderer: draws mouths.
+        clock: when frames are due.
+        on_published: called with every frame as it is published.
+        on_failure: called when a picture could not be drawn; the frame shows the idle picture.
+        metrics: where to count.
+
+    Attributes:
+        frames: the published frames; drop-oldest, one consumer.
+        counts: what happened so far.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedAvatar,
+        renderer: Renderer,
+        clock: FrameClock,
+        *,
+        on_published: Callable[[Published], None],
+        on_failure: Callable[[VisavisError], None],
+        metrics: EngineMetrics,
+    ) -> None:
+        self.frames: DropOldest[AvatarFrame] = DropOldest(CHANNEL_FRAMES)
+        self.counts = ProducerCounts()
+        self._prepared = prepared
+        self._renderer = renderer
+        self._clock = clock
+        self._on_published = on_published
+        self._on_failure = on_failure
+        self._metrics = metrics
+        self._pictures = prepared.avatar.frames
+        self._planner = FramePlanner(IdleLoop(prepared.avatar))
+        self._queue: deque[Speech] = deque()
+        self._background: Speech | None = None
+        self._playing: Speech | None = None
+        self._waiting = False
+        self._slots: deque[_Slot] = deque()
+        self._next_pts = 0
+        self._shown = (-1, self._pictures[0], REST_MOUTH)
+        self._render_s = 0.0
+        self._catchup = Catchup()
+        self._last_peak = 0
+        self._wake = Wake()
+        self._tasks = Tasks("producer")
+
+    def start(self) -> None:
+        """Starts the frames with the one that is due next."""
+        self._next_pts = self._clock.frame_at(self._clock.now_s() + HANDOUT_S)
+        self._tasks.start(self._run(), "frames")
+
+    async def aclose(self) -> None:
+        """Ends the frames. Idempotent and time-limited."""
+        await self._tasks.aclose()
+        for speech in [*self._queue, self._background]:
+            if speech is not None:
+                speech.abort()
+        self._queue.clear()
+        self._background = None
+        for slot in self._slots:
+            if slot.rendering is not None:
+                slot.rendering.withdraw()
+        self._slots.clear()
+        self.frames.close()
+
+    # What is said -------------------------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """Utterances that wait or play, the background not counted."""
+        self._forget_finished()
+        return len(self._queue)
+
+    @property
+    def backlog_ms(self) -> int:
+        """Sound that waits to be played, milliseconds."""
+        waiting = sum(speech.ahead_ms for speech in self._queue)
+        return waiting + (self._background.ahead_ms if self._background is not None else 0)
+
+    @property
+    def render_ms(self) -> float:
+        """From asking for a picture to having it, milliseconds; follows a slow one at once, forgets it in seconds."""
+        return self._render_s * 1000
+
+    @property
+    def margin_ms(self) -> float:
+        """How long before its publication a frame is decided at the latest, milliseconds."""
+        return self._margin_s() * 1000
+
+    def enqueue(self, speech: Speech) -> None:
+        """Plays an utterance after those already queued."""
+        speech.on_change = self._wake.set
+        self._queue.append(speech)
+        self._wake.set()
+
+    def set_background(self, speech: Speech | None) -> None:
+        """Plays an endless utterance whenever nothing is queued; it is aborted when something is."""
+        if self._background is not None:
+            self._background.abort()
+        self._background = speech
+        if speech is not None:
+            speech.on_change = self._wake.set
+        self._wake.set()
+
+    def interrupt(self) -> Playback:
+        """Silence from the next frame on: drops what plays and what is queued; the mouth eases shut.
+
+        Returns:
+            What of the utterance that was playing left the producer; its id is 0 when none was.
+        """
+        self._forget_finished()
+        speeches = self._speeches()
+        self._silence_unread(speeches)
+        playing = self._playing
+        playback = Playback(
+            playing.utterance_id if playing is not None else IDLE_UTTERANCE,
+            playing.heard_ms if playing is not None else 0,
+            sum(speech.unheard_ms for speech in speeches),
+        )
+        for speech in speeches:
+            speech.abort()
+        self._queue.clear()
+        self._background = self._playing = None
+        self._take_back()
+        if speeches:
+            self._metrics.interrupts.inc()
+        self._wake.set()
+        return playback
+
+    def _speeches(self) -> list[Speech]:
+        """Every utterance that plays, waits, or is committed to be played."""
+        committed = [slot.speech for slot in self._slots]
+        every = [self._playing, *committed, *self._queue, self._background]
+        return list({id(speech): speech for speech in every if speech is not None}.values())
+
+    def _silence_unread(self, speeches: list[Speech]) -> None:
+        """Published frames that nobody has taken yet keep their picture and lose their sound."""
+
+        def silenced(frame: AvatarFrame) -> AvatarFrame:
+            for speech in speeches:
+                if frame.speaking and speech.utterance_id == frame.utterance_id:
+                    speech.retract(1)
+            return replace(frame, audio=SILENCE, utterance_id=IDLE_UTTERANCE, speaking=False)
+
+        self.frames.replace(silenced)
+
+    def _take_back(self) -> None:
+        """Replaces committed frames by the mouth easing shut."""
+        if not self._slots:
+            return
+        count = len(self._slots)
+        # The picture needed next is drawn or being drawn, and one frame more of the old mouth is what a real one does.
+        first = self._slots.popleft()
+        if self._slots:
+            self._planner.rewind(self._slots[0].plan)
+        for slot in self._slots:
+            if slot.rendering is not None:
+                slot.rendering.withdraw()
+        self._slots.clear()
+        first.plan, first.speech, first.index = first.plan.silenced(), None, None
+        self._slots.append(first)
+        for _ in range(count - 1):
+            self._commit_rest(None)
+
+    # Committing ---------------------------------------------------------------------------------------------------
+
+    def _handout_s(self, position: int) -> float:
+        """When the frame ``position`` places after the next one is published."""
+        return self._clock.due_s(self._next_pts + position) - HANDOUT_S
+
+    def _margin_s(self) -> float:
+        return min(_MARGIN_MOST_S, max(_MARGIN_LEAST_S, 1.25 * self._render_s + 0.004))
+
+    def _forget_finished(self) -> None:
+        while self._queue and self._queue[0].finished:
+            self._queue.popleft()
+
+    def _current(self) -> Speech | None:
+        """The utterance the next frame belongs to."""
+        self._forget_finished()
+        if self._queue and (self._queue[0].started or self._queue[0].frames_ready):
+            if self._background is not None:
+                self.set_background(None)
+            return self._queue[0]
+        return self._background
+
+    def _commit(self, now_s: float) -> None:
+        """Commits every frame that can or must be."""
+        while True:
+            publish_s = self._handout_s(len(self._slots))
+            if publish_s - LEAD_S > now_s + _EPSILON_S:
+                return
+            speech = self._current()
+            latest_s = publish_s - self._margin_s()
+            if speech is not None and speech.frames_ready:
+                self._commit_speech(speech, (latest_s - now_s) * 1000)
+            elif now_s >= latest_s - _EPSILON_S:
+                self._commit_rest(speech if speech is not None and speech.started else None)
+            else:
+                return
+
+    def _commit_speech(self, speech: Speech, early_ms: float) -> None:
+        if speech.live:
+            self._catch_up(speech, early_ms)
+        index, mel, audio = speech.next()
+        self._waiting = False
+        self._last_peak = int(np.abs(audio.astype(np.int32)).max())
+        gated = speech is self._background
+        self._append(self._planner.speak(mel, audio, speech.utterance_id, gated=gated), speech, index)
+
+    def _commit_rest(self, speech: Speech | None) -> None:
+        if speech is self._background:
+            speech = None
+        if speech is not None and not self._waiting:
+            self._waiting = True
+            self.counts.underruns += 1
+        plan = self._planner.rest(speech.utterance_id if speech is not None else IDLE_UTTERANCE)
+        self._append(plan, speech, None)
+
+    def _catch_up(self, speech: Speech, early_ms: float) -> None:
+        slack_ms = (speech.frames_ready - 1) * FRAME_MS + early_ms
+        count = self._catchup.frames_to_skip(slack_ms, silent=self._last_peak < _SILENT_PEAK)
+        for _ in range(min(count, speech.frames_ready - 1)):
+            speech.skip()
+            self.counts.caught_up += 1
+            self._metrics.frames_dropped.inc()
+
+    def _append(self, plan: FramePlan, speech: Speech | None, index: int | None) -> None:
+        slot = _Slot(plan, speech, index)
+        position = len(self._slots)
+        self._slots.append(slot)
+        if plan.mel is None:
+            slot.image, slot.mouth = self._pictures[plan.frame_index], REST_MOUTH
+            return
+        submitted_s = self._clock.now_s()
+        try:
+            slot.rendering = self._renderer.submit(plan.job(self._prepared), self._handout_s(position))
+        except VisavisError:
+            return  # too busy: the picture before it is held
+        slot.rendering.result.add_done_callback(lambda result: self._rendered(slot, result, submitted_s))
+
+    def _rendered(self, slot: _Slot, result: asyncio.Future[Rendered], submitted_s: float) -> None:
+        if result.cancelled():
+            return
+        error = result.exception()
+        if error is not None:
+            slot.image, slot.mouth = self._pictures[slot.plan.frame_index], REST_MOUTH
+            if isinstance(error, VisavisError):
+                self._on_failure(error)
+            return
+        rendered = result.result()
+        slot.image, slot.mouth = rendered.image, rendered.mouth
+        took_s = self._clock.now_s() - submitted_s
+        # Follows a slow picture at once and forgets it over a second: a margin too small costs a held picture.
+        self._render_s = took_s if took_s > self._render_s else self._render_s + 0.04 * (took_s - self._render_s)
+        if slot.published and slot.plan.sequence > self._shown[0]:
+            # Late, but newer than what is shown: the next frame shows it if its own picture is late, too.
+            self._shown = (slot.plan.sequence, rendered.image, rendered.mouth)
+
+    # Publishing ---------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            now_s = self._clock.now_s()
+            if now_s - self._handout_s(0) > STALL_S:
+                present = self._clock.frame_at(now_s + HANDOUT_S)
+                self.counts.skipped += present - self._next_pts
+                self._metrics.frames_dropped.inc(present - self._next_pts)
+                self._next_pts = present
+            self._commit(now_s)
+            if now_s >= self._handout_s(0) - _EPSILON_S:
+                self._publish(self._slots.popleft(), now_s)
+                continue
+            await self._wake.wait(self._clock, self._next_moment_s())
+
+    def _next_moment_s(self) -> float:
+        """When there is something to do, if nothing happens before."""
+        publish_s = self._handout_s(len(self._slots))
+        speech = self._current()
+        ready = speech is not None and speech.frames_ready > 0
+        commit_s = publish_s - (LEAD_S if ready else self._margin_s())
+        return min(commit_s, self._handout_s(0)) if self._slots else commit_s
+
+    def _publish(self, slot: _Slot, now_s: float) -> None:
+        plan = slot.plan
+        held = slot.image is None
+        if slot.image is not None:
+            self._shown = (plan.sequence, slot.image, slot.mouth)
+        elif slot.rendering is not None:
+            slot.rendering.withdraw()
+        slot.published = True
+        _, image, mouth = self._shown
+        frame = AvatarFrame(image, plan.audio, self._next_pts, plan.utterance_id, plan.speaking, mouth)
+        lost = self.frames.dropped
+        self.frames.put(frame)
+        self._next_pts += 1
+        self._count(frame, held, self.frames.dropped - lost, now_s)
+        if slot.speech is not None and slot.index is not None:
+            slot.speech.heard(slot.index)
+        # A microphone that is open but quiet is not playing.
+        self._playing = slot.speech if frame.speaking or slot.index is None else None
+        self._on_published(Published(frame, self._playing, slot.index, held))
+
+    def _count(self, frame: AvatarFrame, held: bool, lost: int, now_s: float) -> None:
+        self.counts.frames += 1
+        self.counts.held += held
+        kind = self._metrics.frames_speaking if frame.speaking else self._metrics.frames_idle
+        (self._metrics.frames_held if held else kind).inc()
+        if lost:
+            self._metrics.frames_dropped.inc(lost)
+        self._metrics.frame_late_ms.observe(max(0.0, now_s - self._clock.due_s(frame.pts)) * 1000)

@@ -1,0 +1,466 @@
+"""One conversation with one avatar: what it is asked to say goes in, frames and events come out.
+
+Place in the flow: server, recorder -> Session -> (voice, producer, renderer) -> AvatarFrame and Event.
+
+Events (``Event.type`` and the keys of its data):
+    * ``state``: state (``idle`` or ``speaking``);
+    * ``speaking``: speaking, utterance_id, label (``text``, ``file``, ``stream``, ``microphone``, or as played);
+    * ``caption``: utterance_id, text, start_ms, end_ms, words (text, start_ms, end_ms), sent as it is heard;
+    * ``viseme``: utterance_id, mouth (weight by name), every second frame while speaking, and once at rest after it;
+    * ``metrics``: see ``Session._report``, every two seconds and when pictures begin to be held;
+    * ``error``: code, message, utterance_id.
+
+Invariants:
+    * frames start with ``start`` and do not stop until ``aclose``: idle when there is nothing to say;
+    * a frame is handed out ``HANDOUT_S`` (10 ms) before ``clock.due_s(frame.pts)``, in time to be encoded, and never
+      earlier, so an interrupt is silence within one frame;
+    * ``pts`` is consecutive, save after a stall of the machine, where it jumps to the present with the clock;
+    * utterances are heard in the order they were asked for; whatever fails in one is an event, and the next one plays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import numpy as np
+
+from engine.aio import Broadcast, Subscription, Tasks
+from engine.audio.pcm import PlayoutResampler
+from engine.avatar.bundle import Avatar
+from engine.clock import FrameClock
+from engine.conversation.tts.base import SpeechPiece, Voice, Word
+from engine.errors import AudioInvalid, BackendFailed, Busy, Closed, TextInvalid, VisavisError
+from engine.metrics import EngineMetrics
+from engine.producer import HANDOUT_S, Producer, Published
+from engine.renderer import Renderer
+from engine.speech import Caption, Speech
+from engine.types import FPS, FRAME_MS, MOUTH_SHAPES, PLAYOUT_RATE, AvatarFrame, Event, Playback
+
+EVENT_LIMIT = 256
+"""Events a subscriber may leave unread; then the oldest are lost."""
+REPORT_FRAMES = 2 * FPS
+VISEME_FRAMES = 2
+
+# A sentence is resampled in steps of this length, so that frames leave in between.
+_RESAMPLE_STEP_S = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one session may hold.
+
+    Attributes:
+        text_chars: longest text of one ``say``.
+        queued: utterances waiting or playing; one more raises Busy.
+        audio_s: longest sound of one ``play``, seconds.
+    """
+
+    text_chars: int = 2000
+    queued: int = 16
+    audio_s: float = 600.0
+
+
+DEFAULT_LIMITS = SessionLimits()
+
+
+class SpeechStream:
+    """Sound that arrives while it is played; from ``Session.open_stream``.
+
+    Attributes:
+        utterance_id: of everything pushed here.
+    """
+
+    def __init__(self, speech: Speech) -> None:
+        self.utterance_id = speech.utterance_id
+        self._speech = speech
+
+    async def push(self, samples: np.ndarray) -> None:
+        """Appends (n,) int16 mono 48 kHz, any n.
+
+        A live stream never waits: what is too late to be played is dropped, so the delay stays small. Any other
+        waits while much is ahead, so memory stays bounded and nothing is lost. Cancelling loses what was not
+        appended yet.
+
+        Raises:
+            AudioInvalid: ``audio_format``, not int16 mono.
+            Closed: the stream was ended or interrupted, or the session closed.
+        """
+        _require_playout(samples)
+        if self._speech.live:
+            self._speech.push(samples)
+        else:
+            await self._speech.feed(samples)
+
+    async def end(self) -> None:
+        """No more sound will come; what is there plays to its end. Idempotent."""
+        self._speech.end()
+
+
+class Session:
+    """One conversation.
+
+    The renderer and the voice are shared and belong to the caller; the session closes neither.
+
+    Args:
+        avatar: what it shows.
+        renderer: draws its mouth.
+        voice: speaks its text.
+        limits: what it may hold.
+        clock: when frames are due; when None, frame 0 is due with ``start``.
+        metrics: where to count; the renderer's when None.
+
+    Attributes:
+        avatar: what it shows.
+        clock: frame ``pts`` is due at ``clock.due_s(pts)``, monotonic seconds; settled once started.
+    """
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        renderer: Renderer,
+        voice: Voice,
+        *,
+        limits: SessionLimits = DEFAULT_LIMITS,
+        clock: FrameClock | None = None,
+        metrics: EngineMetrics | None = None,
+    ) -> None:
+        self.avatar = avatar
+        self.clock = clock if clock is not None else FrameClock()
+        self._own_clock = clock is None
+        self._renderer = renderer
+        self._voice = voice
+        self._limits = limits
+        self._metrics = metrics if metrics is not None else renderer.metrics
+        self._events: Broadcast[Event] = Broadcast(EVENT_LIMIT)
+        self._tasks = Tasks("session")
+        self._producer: Producer | None = None
+        self._ids = itertools.count(1)
+        self._requests: deque[tuple[Speech, Callable[[Speech], Awaitable[None]]]] = deque()
+        self._feeder: asyncio.Task[None] | None = None
+        self._mirroring = False
+        self._microphone: Speech | None = None
+        self._heard: Speech | None = None
+        self._failed_id = 0
+        self._held_at_report = 0
+        self._was_held = False
+        self._closed = False
+
+    async def start(self) -> None:
+        """Prepares the avatar, which the renderer keeps for the next session, and starts the frames.
+
+        Cancelling leaves a session that can be started or closed.
+
+        Raises:
+            BackendFailed: the model cannot use the avatar.
+            Closed: after ``aclose``.
+        """
+        self._require_open()
+        if self._producer is not None:
+            return
+        prepared = await self._renderer.prepare(self.avatar)
+        self._require_open()
+        if self._own_clock:
+            # The first frame is due as soon as it can be.
+            self.clock = FrameClock(self.clock.now_s() + HANDOUT_S)
+        self._producer = Producer(
+            prepared,
+            self._renderer,
+            self.clock,
+            on_published=self._published,
+            on_failure=self._picture_failed,
+            metrics=self._metrics,
+        )
+        self._producer.start()
+        self._metrics.sessions.inc()
+
+    # What it is asked to say --------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> int:
+        """Queues text to speak.
+
+        Args:
+            text: plain text, at most ``limits.text_chars`` characters.
+
+        Returns:
+            The utterance's id.
+
+        Raises:
+            TextInvalid: ``text_empty`` or ``text_too_long``.
+            Busy: ``queue_full``.
+            Closed: not started, or closed.
+        """
+        if not text.strip():
+            raise TextInvalid("text_empty", "There is no text to say.")
+        if len(text) > self._limits.text_chars:
+            raise TextInvalid(
+                "text_too_long",
+                f"The text has {len(text)} characters; at most {self._limits.text_chars} can be said at once.",
+            )
+        return self._request(partial(self._speak, text), "text")
+
+    def play(self, samples: np.ndarray, label: str = "") -> int:
+        """Queues a whole sound.
+
+        Args:
+            samples: (N,) int16 mono at 48 kHz, at most ``limits.audio_s`` long; not copied, so leave it unchanged.
+            label: what it is, e.g. ``file``; told with the ``speaking`` event.
+
+        Returns:
+            The utterance's id.
+
+        Raises:
+            AudioInvalid: ``audio_format``, ``audio_empty`` or ``audio_too_long``.
+            Busy: ``queue_full``.
+            Closed: not started, or closed.
+        """
+        _require_playout(samples)
+        if not len(samples):
+            raise AudioInvalid("audio_empty", "The sound has no samples.")
+        if len(samples) > self._limits.audio_s * PLAYOUT_RATE:
+            raise AudioInvalid("audio_too_long", f"The sound is longer than {self._limits.audio_s:.0f} s.")
+        return self._request(partial(Speech.feed, samples=samples), label)
+
+    def open_stream(self, *, live: bool = False) -> SpeechStream:
+        """Queues an utterance whose sound is pushed while it plays.
+
+        Args:
+            live: the sound is being made now, so a small delay matters more than completeness.
+
+        Raises:
+            Busy: ``queue_full``.
+            Closed: not started, or closed.
+        """
+        return SpeechStream(self._enqueue("stream", live=live))
+
+    def hear(self, samples: np.ndarray) -> None:
+        """Takes microphone sound; never blocks. Ignored unless mirroring, and while something else is said.
+
+        Args:
+            samples: (n,) int16 mono at 48 kHz, any n.
+        """
+        if not self._mirroring or self._closed or self._producer is None:
+            return
+        if self._microphone is None or self._microphone.closed:
+            if self._producer.queued:
+                return
+            self._microphone = self._speech("microphone", live=True)
+            self._producer.set_background(self._microphone)
+        self._microphone.push(samples)
+
+    def set_mirror(self, on: bool) -> None:
+        """Microphone pass-through on or off; what is queued takes precedence over it."""
+        self._mirroring = on
+        if not on and self._microphone is not None:
+            self._microphone = None
+            if self._producer is not None:
+                self._producer.set_background(None)
+
+    async def interrupt(self) -> Playback:
+        """Silence from the next frame on: drops what is playing, queued and being spoken; the mouth eases shut.
+
+        The sound has stopped by the first time this waits; cancelling only leaves the voice to end by itself.
+
+        Returns:
+            What of the utterance that was playing was really played.
+        """
+        if self._producer is None or self._closed:
+            return Playback(0, 0, 0)
+        playback = self._producer.interrupt()
+        self._requests.clear()
+        feeder, self._feeder = self._feeder, None
+        if feeder is not None:
+            await self._tasks.cancel(feeder)
+        return playback
+
+    # What comes out -----------------------------------------------------------------------------------------------
+
+    def events(self) -> Subscription[Event]:
+        """Subscribes to all events from now on; ends when the session closes.
+
+        Iterate over it; leave it with ``await subscription.aclose()``. It holds 256 events, then loses the oldest.
+        """
+        return self._events.subscribe()
+
+    def __aiter__(self) -> AsyncIterator[AvatarFrame]:
+        """Frames, each when it is due; for one consumer. Ends when the session closes.
+
+        A consumer more than five frames late loses the oldest. Cancelling loses nothing.
+
+        Raises:
+            Closed: not started.
+        """
+        return self._require_started().frames
+
+    async def aclose(self) -> None:
+        """Ends frames and events, cancels and awaits all tasks. Idempotent and time-limited."""
+        if self._closed:
+            return
+        self._closed = True
+        self._requests.clear()
+        await self._tasks.aclose()
+        if self._producer is not None:
+            await self._producer.aclose()
+            self._metrics.sessions.dec()
+        self._events.close()
+
+    # Sources ------------------------------------------------------------------------------------------------------
+
+    def _speech(self, label: str, *, live: bool) -> Speech:
+        window = self._renderer.lipsync.window
+        return Speech(next(self._ids), window, live=live, label=label, created_s=self.clock.now_s())
+
+    def _enqueue(self, label: str, *, live: bool = False) -> Speech:
+        producer = self._require_started()
+        if producer.queued >= self._limits.queued:
+            raise Busy("queue_full", "Too much is waiting to be said; interrupt, or wait until some of it was heard.")
+        speech = self._speech(label, live=live)
+        producer.enqueue(speech)
+        return speech
+
+    def _request(self, source: Callable[[Speech], Awaitable[None]], label: str) -> int:
+        """Queues an utterance whose sound ``source`` makes."""
+        speech = self._enqueue(label)
+        self._requests.append((speech, source))
+        if self._feeder is None or self._feeder.done():
+            self._feeder = self._tasks.start(self._feed_requests(), "feeder")
+        return speech.utterance_id
+
+    async def _feed_requests(self) -> None:
+        """Makes the sound of one utterance after the other; ends when there is none left."""
+        while self._requests:
+            speech, source = self._requests.popleft()
+            try:
+                await source(speech)
+            except VisavisError as error:
+                if not speech.closed:
+                    self._voice_failed(error, speech)
+            except Exception as error:
+                _log.exception("making the sound of an utterance failed")
+                failure = BackendFailed("voice_failed", "The voice failed on this text; other texts may work.")
+                failure.__cause__ = error
+                self._voice_failed(failure, speech)
+            finally:
+                speech.end()
+
+    async def _speak(self, text: str, speech: Speech) -> None:
+        pieces = self._voice.speak(text)
+        async with aclosing(pieces):  # type: ignore[type-var]  # the protocol promises an async generator
+            async for piece in pieces:
+                await self._speak_piece(piece, speech)
+
+    async def _speak_piece(self, piece: SpeechPiece, speech: Speech) -> None:
+        start_ms = speech.total_samples * 1000 // PLAYOUT_RATE
+        words = tuple(Word(word.text, start_ms + word.start_ms, start_ms + word.end_ms) for word in piece.words)
+        speech.caption(Caption(piece.text, start_ms, start_ms + piece.duration_ms, words))
+        resampler = PlayoutResampler(piece.sample_rate)
+        step = max(1, round(_RESAMPLE_STEP_S * piece.sample_rate))
+        for start in range(0, len(piece.samples), step):
+            await speech.feed(resampler.push(piece.samples[start : start + step]))
+            await asyncio.sleep(0)
+        await speech.feed(resampler.flush())
+
+    # Events -------------------------------------------------------------------------------------------------------
+
+    def _emit(self, kind: str, **data: object) -> None:
+        self._events.publish(Event(kind, data, self.clock.now_s()))
+
+    def _voice_failed(self, error: VisavisError, speech: Speech) -> None:
+        self._metrics.failures("voice").inc()
+        self._emit("error", **error.to_dict(), utterance_id=speech.utterance_id)
+
+    def _picture_failed(self, error: VisavisError) -> None:
+        # A model that fails does so 25 times a second; once an utterance is enough to know.
+        utterance_id = self._heard.utterance_id if self._heard is not None else 0
+        if utterance_id != self._failed_id:
+            self._failed_id = utterance_id
+            self._emit("error", **error.to_dict(), utterance_id=utterance_id)
+
+    def _published(self, published: Published) -> None:
+        """Turns what was published into events."""
+        frame, speech = published.frame, published.speech
+        if speech is not self._heard:
+            self._switch(speech)
+        if speech is not None and published.index is not None:
+            for caption in speech.captions_until((published.index + 1) * FRAME_MS):
+                self._caption(caption, speech)
+        if frame.speaking and frame.pts % VISEME_FRAMES == 0:
+            self._viseme(frame.utterance_id, frame.mouth)
+        if frame.pts % REPORT_FRAMES == REPORT_FRAMES - 1 or (published.held and not self._was_held):
+            self._report()
+        self._was_held = published.held
+
+    def _switch(self, speech: Speech | None) -> None:
+        before, self._heard = self._heard, speech
+        if before is not None:
+            self._emit("speaking", speaking=False, utterance_id=before.utterance_id, label=before.label)
+        if speech is None:
+            if before is not None:
+                self._viseme(before.utterance_id, np.zeros(len(MOUTH_SHAPES), np.float32))
+            self._emit("state", state="idle")
+            return
+        if before is None:
+            self._emit("state", state="speaking")
+        self._emit("speaking", speaking=True, utterance_id=speech.utterance_id, label=speech.label)
+        if speech.heard_samples and not speech.live:
+            self._metrics.first_sound_ms.observe((self.clock.now_s() - speech.created_s) * 1000)
+        self._metrics.utterances.inc()
+
+    def _caption(self, caption: Caption, speech: Speech) -> None:
+        words = [{"text": word.text, "start_ms": word.start_ms, "end_ms": word.end_ms} for word in caption.words]
+        self._emit(
+            "caption",
+            utterance_id=speech.utterance_id,
+            text=caption.text,
+            start_ms=caption.start_ms,
+            end_ms=caption.end_ms,
+            words=words,
+        )
+
+    def _viseme(self, utterance_id: int, mouth: np.ndarray | None) -> None:
+        if mouth is None:
+            return
+        weights = {name: round(float(weight), 3) for name, weight in zip(MOUTH_SHAPES, mouth, strict=True)}
+        self._emit("viseme", utterance_id=utterance_id, mouth=weights)
+
+    def _report(self) -> None:
+        producer = cast(Producer, self._producer)
+        counts = producer.counts
+        self._emit(
+            "metrics",
+            frames=counts.frames,
+            held=counts.held,
+            degraded=counts.held > self._held_at_report,
+            underruns=counts.underruns,
+            caught_up=counts.caught_up,
+            skipped=counts.skipped,
+            unread=producer.frames.dropped,
+            backlog_ms=producer.backlog_ms,
+            render_ms=round(producer.render_ms, 1),
+            margin_ms=round(producer.margin_ms, 1),
+        )
+        self._held_at_report = counts.held
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Closed("session_closed", "This session is closed.")
+
+    def _require_started(self) -> Producer:
+        self._require_open()
+        if self._producer is None:
+            raise Closed("session_not_started", "This session was not started.")
+        return self._producer
+
+
+def _require_playout(samples: np.ndarray) -> None:
+    if samples.dtype != np.int16 or samples.ndim != 1:
+        raise AudioInvalid("audio_format", "Sound must be int16, mono, 48 kHz.")

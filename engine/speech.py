@@ -1,0 +1,249 @@
+"""One utterance on its way to the lips: its sound, the captions that belong to it, and how much of it was heard.
+
+Place in the flow: voice, file, stream or microphone -> Speech -> producer.
+
+Invariants:
+    * frames come out in order, each with its 40 ms of sound; none is lost unless the speech is live;
+    * no more than ``AHEAD_S`` of sound waits here (``LIVE_AHEAD_FRAMES`` when live);
+    * after ``abort`` no frame comes out and whoever still has sound for it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.audio.window import MelWindow, RollingWindows
+from engine.conversation.tts.base import Word
+from engine.errors import Closed
+from engine.types import FRAME_MS, FRAME_SAMPLES, PLAYOUT_RATE
+
+AHEAD_S = 20.0
+"""Sound that may wait: a slow voice gets far enough ahead, and memory stays at a few megabytes."""
+LIVE_AHEAD_FRAMES = 25
+"""Frames of live sound that may wait, e.g. behind another utterance; what is older is of no use any more."""
+
+_AHEAD_SAMPLES = int(AHEAD_S * PLAYOUT_RATE)
+_BRIDGE_SAMPLES = PLAYOUT_RATE // 200
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A sentence and when it sounds, from the start of its utterance.
+
+    Attributes:
+        text: what is said.
+        start_ms, end_ms: when.
+        words: with times from the start of the utterance; empty when the voice does not tell.
+    """
+
+    text: str
+    start_ms: int
+    end_ms: int
+    words: tuple[Word, ...] = ()
+
+
+class Speech:
+    """The sound of one utterance, pushed by its source, taken frame by frame by the producer.
+
+    Args:
+        utterance_id: positive.
+        window: the model's mel window.
+        live: the sound is being made now, so delay matters more than completeness.
+        label: what kind of source it has, for people.
+        created_s: when it was asked for, monotonic seconds.
+
+    Attributes:
+        on_change: called when new sound, an end or an abort may change what the producer does next.
+        dropped_frames: frames of live sound that were skipped to catch up.
+        heard_samples: sound that left the producer.
+    """
+
+    def __init__(
+        self, utterance_id: int, window: MelWindow, *, live: bool = False, label: str = "", created_s: float = 0.0
+    ) -> None:
+        self.utterance_id = utterance_id
+        self.label = label
+        self.live = live
+        self.created_s = created_s
+        self.on_change: Callable[[], None] = lambda: None
+        self.dropped_frames = 0
+        self.heard_samples = 0
+        self._windows = RollingWindows(window)
+        self._captions: deque[Caption] = deque()
+        self._aborted = False
+        self._bridge_from: np.ndarray | None = None
+        self._room: asyncio.Event = asyncio.Event()
+
+    @property
+    def started(self) -> bool:
+        """True once a frame was taken."""
+        return self._windows.index > 0
+
+    @property
+    def closed(self) -> bool:
+        """True once no more sound can be pushed."""
+        return self._aborted or self._windows.ended
+
+    @property
+    def finished(self) -> bool:
+        """True once no frame will come any more."""
+        return self._aborted or (self._windows.ended and self._windows.frames_ready <= 0)
+
+    @property
+    def frames_ready(self) -> int:
+        """Frames that can be taken now."""
+        return 0 if self._aborted else max(0, self._windows.frames_ready)
+
+    @property
+    def total_samples(self) -> int:
+        """Sound pushed so far, 48 kHz samples."""
+        return self._windows.total_samples
+
+    @property
+    def ahead_ms(self) -> int:
+        """Sound that waits, milliseconds."""
+        return max(0, self.total_samples - self._windows.index * FRAME_SAMPLES) * 1000 // PLAYOUT_RATE
+
+    def push(self, samples: np.ndarray) -> None:
+        """Appends (n,) int16 mono 48 kHz without waiting; live sound that is too old makes room.
+
+        Raises:
+            Closed: after ``end`` or ``abort``.
+        """
+        if self.closed:
+            raise Closed("utterance_closed", "This utterance has ended or was interrupted.")
+        self._windows.push(samples)
+        while self.live and self._windows.frames_ready > LIVE_AHEAD_FRAMES:
+            self.skip()
+        self.on_change()
+
+    async def feed(self, samples: np.ndarray) -> None:
+        """Appends (n,) int16 mono 48 kHz, any n, waiting while too much is ahead.
+
+        Cancelling loses what was not appended yet.
+
+        Raises:
+            Closed: the utterance has ended or was aborted, before or during the wait.
+        """
+        start = 0
+        while True:
+            room = self.total_samples - self._windows.index * FRAME_SAMPLES
+            room = max(0, _AHEAD_SAMPLES - room)
+            if self.closed or room or not len(samples):
+                self.push(samples[start : start + room])
+                start += room
+                if start >= len(samples):
+                    return
+            self._room.clear()
+            await self._room.wait()
+
+    def caption(self, caption: Caption) -> None:
+        """Adds the text of sound that is about to be pushed; in order."""
+        self._captions.append(caption)
+
+    def captions_until(self, time_ms: int) -> list[Caption]:
+        """Takes the captions that start before ``time_ms`` of the utterance."""
+        due = []
+        while self._captions and self._captions[0].start_ms < time_ms:
+            due.append(self._captions.popleft())
+        return due
+
+    def next(self) -> tuple[int, np.ndarray, np.ndarray]:
+        """The next frame: (index, mel (80, columns) float32, audio (1920,) int16).
+
+        Raises:
+            IndexError: none is ready.
+        """
+        index, mel, audio = self._windows.next()
+        if self._bridge_from is not None:
+            # The ear expects what was skipped; fading from it into what follows leaves no click.
+            fade = np.linspace(0, 1, _BRIDGE_SAMPLES, dtype=np.float32)
+            expected = self._bridge_from.astype(np.float32)
+            audio[:_BRIDGE_SAMPLES] = expected + (audio[:_BRIDGE_SAMPLES] - expected) * fade
+            self._bridge_from = None
+        self._room.set()
+        return index, mel, audio
+
+    def skip(self) -> None:
+        """Drops the next frame, to catch up."""
+        _, _, audio = self._windows.next()
+        if self._bridge_from is None:
+            self._bridge_from = audio[:_BRIDGE_SAMPLES]
+        self.dropped_frames += 1
+        self._room.set()
+
+    def end(self) -> None:
+        """No more sound will come; what is there plays to its end. Idempotent."""
+        if not self.closed:
+            self._windows.end()
+            self._wake()
+
+    def abort(self) -> None:
+        """No frame will come out any more. Idempotent."""
+        self._aborted = True
+        self._captions.clear()
+        self._wake()
+
+    def heard(self, index: int) -> None:
+        """Notes that frame ``index`` left the producer."""
+        self.heard_samples = min((index + 1) * FRAME_SAMPLES, self.total_samples)
+
+    def retract(self, frames: int) -> None:
+        """Notes that the last ``frames`` heard were silenced after all."""
+        self.heard_samples = max(0, self.heard_samples - frames * FRAME_SAMPLES)
+
+    @property
+    def heard_ms(self) -> int:
+        """Sound that left the producer, milliseconds."""
+        return self.heard_samples * 1000 // PLAYOUT_RATE
+
+    @property
+    def unheard_ms(self) -> int:
+        """Sound that was pushed but did not leave the producer, milliseconds."""
+        return (self.total_samples - self.heard_samples) * 1000 // PLAYOUT_RATE
+
+    def _wake(self) -> None:
+        self._room.set()
+        self.on_change()
+
+
+class Catchup:
+    """Tells how many live frames to skip, from how long frames have been waiting at least.
+
+    A frame's slack is the time between its sound being there and the last moment it could be taken. Slack that
+    never fell below a frame for half a second is delay that nobody needs.
+    """
+
+    WINDOW = 12
+    SILENT_SLACK_MS = 55.0
+    """From here on a silent frame is skipped: nobody hears it."""
+    ANY_SLACK_MS = 110.0
+    """From here on frames are skipped whatever they hold."""
+
+    def __init__(self) -> None:
+        self._slack_ms: deque[float] = deque(maxlen=self.WINDOW)
+
+    def frames_to_skip(self, slack_ms: float, *, silent: bool) -> int:
+        """Call once per frame taken.
+
+        Args:
+            slack_ms: of the frame about to be taken.
+            silent: the frame about to be taken holds next to no sound.
+
+        Returns:
+            Frames to skip before taking one; 0 most of the time.
+        """
+        self._slack_ms.append(slack_ms)
+        if len(self._slack_ms) < self.WINDOW:
+            return 0
+        least_ms = min(self._slack_ms)
+        if least_ms < (self.SILENT_SLACK_MS if silent else self.ANY_SLACK_MS):
+            return 0
+        # What remains is half a frame, so that the next chunk may be a little late.
+        self._slack_ms.clear()
+        return 1 if least_ms < self.ANY_SLACK_MS else int((least_ms - FRAME_MS / 2) // FRAME_MS)

@@ -1,0 +1,161 @@
+"""The picture network: a face crop and a mouth vector in, a warp of the crop and a layer for the open mouth out.
+
+Place in the flow: ``picture_train`` trains it, ``picture_export`` turns it into the file that
+``engine.lipsync.builtin`` runs.
+
+Invariants:
+    * the mouth vector 0 gives exactly zero flow and zero alpha, and both grow smoothly from there;
+    * flow is a backward warp in grid units: the output at x shows the input at x + flow, one grid unit = half a crop;
+    * the encoder sees only the picture, the decoder is told the mouth at every scale.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.lipsync.builtin.crop import CROP_SIZE
+from engine.types import MOUTH_SHAPES
+
+_WIDTHS = (24, 40, 72, 112)
+_MOUTH_CODE = 64
+_HEAD_CHANNELS = 12
+_COARSE_FLOW_UNIT = 0.10
+_FINE_FLOW_UNIT = 0.03
+_GATE_SLOPE = 12.0
+
+
+class Layers(NamedTuple):
+    """What the network says about a batch of pictures.
+
+    Attributes:
+        flow: (B, 2, s, s) backward warp in grid units, x then y.
+        interior: (B, 3, s, s) BGR in [0, 1] of teeth, tongue and inner lips.
+        alpha: (B, 1, s, s) in [0, 1], where the interior covers the warped picture.
+    """
+
+    flow: Tensor
+    interior: Tensor
+    alpha: Tensor
+
+
+class _Block(nn.Module):
+    """Residual 3 x 3 convolution, modulated by the mouth where there is one."""
+
+    def __init__(self, channels: int, mouth: bool) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.film = nn.Linear(_MOUTH_CODE, 2 * channels) if mouth else None
+
+    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+        y = self.norm(self.convolution(x))
+        if self.film is not None:
+            scale, shift = self.film(code)[:, :, None, None].chunk(2, 1)
+            y = y * (1 + scale) + shift
+        return functional.relu(x + y)
+
+
+def _down(inputs: int, outputs: int, stride: int = 2) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class PictureNet(nn.Module):
+    """U-Net over 64, 32, 16 and 8 pixels with outputs at full resolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        a, b, c, d = _WIDTHS
+        self.code = nn.Sequential(
+            nn.Linear(len(MOUTH_SHAPES), _MOUTH_CODE), nn.ReLU(), nn.Linear(_MOUTH_CODE, _MOUTH_CODE), nn.ReLU()
+        )
+        self.enter = nn.Sequential(_down(12 + 2, a, stride=1), _Block(a, False))
+        self.down_b, self.keep_b = _down(a, b), _Block(b, False)
+        self.down_c, self.keep_c = _down(b, c), _Block(c, False)
+        self.down_d = _down(c, d)
+        self.deep, self.deeper = _Block(d, True), _Block(d, True)
+        self.up_c, self.mix_c = nn.Conv2d(d, c, 1), _Block(c, True)
+        self.up_b, self.mix_b, self.tune_b = nn.Conv2d(c, b, 1), _Block(b, True), _Block(b, True)
+        self.up_a, self.mix_a = nn.Conv2d(b, a, 1), _Block(a, True)
+        self.coarse = nn.Conv2d(b, 2, 3, padding=1)
+        self.spread = nn.Conv2d(a, 4 * _HEAD_CHANNELS, 1)
+        self.join = nn.Conv2d(_HEAD_CHANNELS + 3, 12, 3, padding=1)
+        self.leave = nn.Conv2d(12, 6, 3, padding=1)
+        nn.init.zeros_(self.coarse.weight)
+        nn.init.zeros_(self.coarse.bias)
+        ramp = torch.linspace(-1, 1, CROP_SIZE // 2)
+        self.register_buffer("place", torch.stack(torch.meshgrid(ramp, ramp, indexing="ij"))[None], persistent=False)
+
+    def forward(self, reference: Tensor, mouth: Tensor) -> Layers:
+        """Predicts the layers.
+
+        Args:
+            reference: (B, 3, 128, 128) BGR in [0, 1], the crop at rest.
+            mouth: (B, 10) in [0, 1].
+        """
+        code = self.code(mouth)
+        place = self.place.expand(reference.shape[0], -1, -1, -1)
+        a = self.enter(torch.cat([functional.pixel_unshuffle(reference * 2 - 1, 2), place], 1))
+        b = self.keep_b(self.down_b(a))
+        c = self.keep_c(self.down_c(b))
+        d = self.deeper(self.deep(self.down_d(c), code), code)
+        c = self.mix_c(c + _doubled(self.up_c(d)), code)
+        b = self.tune_b(self.mix_b(b + _doubled(self.up_b(c)), code), code)
+        coarse = functional.interpolate(self.coarse(b), scale_factor=4, mode="bilinear", align_corners=False)
+        a = self.mix_a(a + _doubled(self.up_a(b)), code)
+        fine = functional.pixel_shuffle(functional.relu(self.spread(a)), 2)
+        fine = functional.relu(self.join(torch.cat([fine, reference], 1)))
+        fine = self.leave(fine).float()
+        # Zero at rest and smooth: the whole mouth must be still for the gate to close.
+        gate = torch.tanh(_GATE_SLOPE * mouth.float().amax(1))[:, None, None, None]
+        flow = (coarse.float() * _COARSE_FLOW_UNIT + fine[:, 0:2] * _FINE_FLOW_UNIT) * gate
+        return Layers(flow, torch.sigmoid(fine[:, 2:5]), torch.sigmoid(fine[:, 5:6] - 2) * gate)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def warp(picture: Tensor, flow: Tensor) -> Tensor:
+    """Samples a picture at every pixel's place plus flow.
+
+    Args:
+        picture: (B, 3, s, s).
+        flow: (B, 2, s, s) grid units.
+    """
+    size = picture.shape[-1]
+    ramp = (torch.arange(size, device=picture.device, dtype=flow.dtype) * 2 + 1) / size - 1
+    y, x = torch.meshgrid(ramp, ramp, indexing="ij")
+    grid = torch.stack([x + flow[:, 0], y + flow[:, 1]], -1)
+    return functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)
+
+
+def compose(reference: Tensor, layers: Layers) -> Tensor:
+    """(B, 3, s, s) the picture that the layers make of the reference."""
+    return warp(reference, layers.flow) * (1 - layers.alpha) + layers.interior * layers.alpha
+
+
+def count_macs(net: PictureNet) -> int:
+    """Multiply-accumulates of all convolutions and linear layers for one picture."""
+    total = 0
+    hooks = []
+
+    def add(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += output[0].numel() * module.weight[0].numel()
+
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            hooks.append(module.register_forward_hook(add))
+    training = net.training
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE), torch.zeros(1, len(MOUTH_SHAPES)))
+    net.train(training)
+    for hook in hooks:
+        hook.remove()
+    return total

@@ -1,0 +1,199 @@
+"""Trains the picture network on pairs of synthetic people, and measures it on people it has never seen.
+
+Place in the flow: shards of ``pairs`` -> checkpoint -> ``picture_export`` -> ``engine.lipsync.builtin``.
+Commands:
+    ``python -m engine.studio.picture_train train --pairs DIR --checkpoint FILE --minutes 60``
+    ``python -m engine.studio.picture_train measure --pairs DIR --checkpoint FILE`` (the figures of the model card)
+
+Invariants:
+    * people of seed 900 are for measuring only;
+    * the checkpoint holds everything needed to go on, and is replaced in one step;
+    * what is exported and measured is the running average of the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from engine.lipsync.builtin.crop import CROP_SIZE
+from engine.studio.picture_data import Batch, Pairs
+from engine.studio.picture_losses import pair_loss
+from engine.studio.picture_net import PictureNet, compose, count_macs
+
+_HELD_OUT = ("900-",)
+_AVERAGE = 0.998
+_SAVE_EVERY_S = 120.0
+_LOG_EVERY = 50
+
+
+class Trainer:
+    """One training run that can be stopped and gone on with."""
+
+    def __init__(self, checkpoint: Path, rate: float, minutes: float) -> None:
+        """Starts a run, or loads it when the checkpoint exists.
+
+        Args:
+            checkpoint: file of the run.
+            rate: highest learning rate.
+            minutes: length of the whole run; the learning rate falls to nothing at its end.
+        """
+        self._checkpoint, self._rate, self._budget_s = checkpoint, rate, minutes * 60
+        self.net = PictureNet().to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.net)
+        self._optimizer = torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=1e-4)
+        self.step, self.spent_s = 0, 0.0
+        if checkpoint.exists():
+            state = torch.load(checkpoint, weights_only=True)
+            self.net.load_state_dict(state["net"])
+            self.average.load_state_dict(state["average"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.step, self.spent_s = state["step"], state["spent_s"]
+
+    def run(self, pairs: Pairs, batch_size: int) -> None:
+        """Trains until the time is used up."""
+        rng = np.random.default_rng([self.step, 77])
+        begun, before = time.monotonic(), self.spent_s
+        saved = begun
+        sums: dict[str, float] = {}
+        while self.spent_s < self._budget_s:
+            self._set_rate()
+            for name, value in self._train_on(pairs.batch(rng, batch_size)).items():
+                sums[name] = sums.get(name, 0.0) + value
+            self.step += 1
+            now = time.monotonic()
+            self.spent_s = before + now - begun
+            if self.step % _LOG_EVERY == 0:
+                shown = " ".join(f"{name} {value / _LOG_EVERY:.4f}" for name, value in sums.items())
+                print(f"step {self.step} {self.spent_s / 60:.1f} min {len(pairs)} people {shown}", flush=True)
+                sums.clear()
+            if now - saved > _SAVE_EVERY_S:
+                self.save()
+                pairs.refresh()
+                saved = now
+        self.save()
+
+    def _set_rate(self) -> None:
+        share = min(self.spent_s / self._budget_s, 1)
+        warm = min(1.0, (self.step + 1) / 200)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+    def _train_on(self, batch: Batch) -> dict[str, float]:
+        reference = batch.reference.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            layers = self.net(reference, batch.mouth)
+        loss, parts, _ = pair_loss(batch, layers)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self._optimizer.step()
+        decay = min(_AVERAGE, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for kept, new in zip(self.average.state_dict().values(), self.net.state_dict().values(), strict=True):
+                if kept.dtype.is_floating_point:
+                    kept.lerp_(new, 1 - decay)
+                else:
+                    kept.copy_(new)
+        return {"loss": float(loss.detach()), **parts}
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        partial = self._checkpoint.with_suffix(".partial")
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "spent_s": self.spent_s,
+        }
+        torch.save(state, partial)
+        partial.replace(self._checkpoint)
+
+
+def load_average(checkpoint: Path) -> PictureNet:
+    """The averaged network of a checkpoint, ready to predict."""
+    net = PictureNet()
+    net.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    return net.eval()
+
+
+def measure(net: PictureNet, pairs: Pairs) -> dict[str, float]:
+    """Figures on held-out people, all their mouths but rest.
+
+    Returns:
+        ``psnr_db`` and ``psnr_reference_db`` of the region that moves or opens (prediction, untouched reference);
+        ``psnr_still_db`` of the rest; ``flow_error_px`` and ``flow_size_px`` where motion exceeds half a pixel;
+        ``opening_iou`` of alpha > 0.5 against the true opening; ``rest_max_change`` of mouth 0, grey levels of 255.
+    """
+    sums = dict.fromkeys(("hit", "base", "still", "region", "calm", "error", "size", "moving", "both", "either"), 0.0)
+    rest = 0.0
+    with torch.inference_mode():
+        for person in range(len(pairs)):
+            batch = pairs.exact(person, slice(1, None))
+            layers = net(batch.reference, batch.mouth)
+            picture = compose(batch.reference, layers)
+            region = (batch.weight > 0.3).float()
+            squared = (picture - batch.target).square().mean(1, keepdim=True)
+            sums["hit"] += float((squared * region).sum())
+            sums["base"] += float(((batch.reference - batch.target).square().mean(1, keepdim=True) * region).sum())
+            sums["region"] += float(region.sum())
+            sums["still"] += float((squared * (1 - region)).sum())
+            sums["calm"] += float((1 - region).sum())
+            size = (batch.flow * CROP_SIZE / 2).norm(dim=1, keepdim=True)
+            moving = (size > 0.5).float() * (batch.seen > 0.99)
+            error = ((layers.flow - batch.flow) * CROP_SIZE / 2).norm(dim=1, keepdim=True)
+            sums["error"] += float((error * moving).sum())
+            sums["size"] += float((size * moving).sum())
+            sums["moving"] += float(moving.sum())
+            open_here, open_true = layers.alpha > 0.5, batch.opened > 0.5
+            sums["both"] += float((open_here & open_true).sum())
+            sums["either"] += float((open_here | open_true).sum())
+            still = compose(batch.reference[:1], net(batch.reference[:1], torch.zeros_like(batch.mouth[:1])))
+            rest = max(rest, float((still - batch.reference[:1]).abs().max()) * 255)
+    return {
+        "people": len(pairs),
+        "psnr_db": -10 * math.log10(sums["hit"] / sums["region"]),
+        "psnr_reference_db": -10 * math.log10(sums["base"] / sums["region"]),
+        "psnr_still_db": -10 * math.log10(sums["still"] / sums["calm"]),
+        "flow_error_px": sums["error"] / sums["moving"],
+        "flow_size_px": sums["size"] / sums["moving"],
+        "opening_iou": sums["both"] / sums["either"],
+        "rest_max_change": rest,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "macs": count_macs(net),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line, see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m engine.studio.picture_train", description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=("train", "measure"))
+    parser.add_argument("--pairs", type=Path, required=True, help="folder with the shards")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--seeds", nargs="+", default=["001-", "002-"], help="beginnings of shard names to train on")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    if options.command == "train":
+        trainer = Trainer(options.checkpoint, options.rate, options.minutes)
+        trainer.run(Pairs(options.pairs, tuple(options.seeds)), options.batch)
+    else:
+        figures = measure(load_average(options.checkpoint), Pairs(options.pairs, _HELD_OUT))
+        print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

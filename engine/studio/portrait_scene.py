@@ -1,0 +1,151 @@
+"""Scenes and exact landmarks of a shipped portrait.
+
+Place in the flow: ``Portrait`` + moments (expression, bone rotations) -> ``Scene`` for the path tracer, and where
+eyes, nose and mouth are in every picture.
+
+Invariants:
+    * all scenes of a portrait share camera, light and hair, so their pictures match pixel for pixel;
+    * landmarks come from the mesh that is drawn, not from a detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.studio.cast import Portrait
+from engine.studio.figure import Figure
+from engine.studio.hairdo import bob_strands, sweep_fringe
+from engine.studio.human import Human
+from engine.studio.idle_motion import Moment
+from engine.studio.rig import skin
+from engine.studio.scene import Camera, Scene, ScenePart, Strands
+
+_DISTANCE_DM = 12.0
+_CAMERA_ABOVE_TARGET_DM = 0.10
+_MOUTH_WIDTH_TARGET = "mouth/mouth-scale-horiz-incr"
+
+
+class Stage:
+    """A portrait with its figure and camera, ready to make scenes.
+
+    Attributes:
+        portrait: the person.
+        figure: the person as meshes.
+        camera: the camera of all pictures.
+        eye_convergence: radians each eye turns inwards to meet at the camera.
+        eye_pitch: radians the eyes look down to meet the camera.
+    """
+
+    def __init__(self, human: Human, portrait: Portrait) -> None:
+        """Build the figure and place the camera."""
+        self.portrait = portrait
+        self.figure = Figure(human, portrait.identity)
+        names = [part.name for part in self.figure.parts]
+        self._hair, self._eyes = names.index("hair"), names.index("eyes")
+        rest = self.figure.deform({})
+        eye = rest[self._eyes].mean(axis=0)
+        self._eye_height = float(eye[1])
+        height = self._eye_height - portrait.eyes_above_centre_dm
+        depth = float(eye[2])
+        above = height + _CAMERA_ABOVE_TARGET_DM
+        self.camera = Camera(
+            position=(0.0, above, depth + _DISTANCE_DM),
+            target=(0.0, height, depth),
+            field_of_view_deg=portrait.field_of_view_deg,
+            focus_distance_dm=_DISTANCE_DM - 0.15,
+            aperture=0.9,
+        )
+        self.eye_convergence = float(np.abs(rest[self._eyes][:, 0]).mean()) / _DISTANCE_DM
+        self.eye_pitch = (self._eye_height - above) / _DISTANCE_DM
+        self._nose, self._mouth_right, self._mouth_left = self._face_vertices()
+        self._strands: np.ndarray | None = None
+
+    def scene(self, moments: Sequence[Moment], borders: np.ndarray | None = None) -> Scene:
+        """A scene of some moments.
+
+        Args:
+            moments: motion of every frame; the resting face is added here.
+            borders: see ``Scene.borders``.
+        """
+        frames = [self._vertices(moment) for moment in moments]
+        identity = self.portrait.identity
+        parts = [
+            ScenePart(
+                name=part.name,
+                # The library's fabrics bear stripes and trade marks; a plain weave is calmer in a small picture.
+                texture=None if part.name == "clothes" else part.texture,
+                tint=tuple(identity.tints.get(part.name, (1.0, 1.0, 1.0))),
+                polygons=part.polygons,
+                uv=part.polygon_uv,
+                frames=np.stack([frame[number] for frame in frames]).astype(np.float32),
+            )
+            for number, part in enumerate(self.figure.parts)
+        ]
+        return Scene(self.camera, self.portrait.look, parts, self._hairs(moments), borders)
+
+    def landmarks(self, moments: Sequence[Moment], size: int) -> np.ndarray:
+        """Exact landmarks.
+
+        Args:
+            moments: motion of every frame.
+            size: side of the square picture, pixels.
+
+        Returns:
+            (N, 5, 2) float32 pixels: left eye, right eye, nose tip, left and right mouth corner, as seen in the image.
+        """
+        return np.stack([self.camera.project(self._face_points(moment), size) for moment in moments])
+
+    def _expression(self, moment: Moment) -> dict[str, float]:
+        weights = dict(self.portrait.face)
+        for name, weight in moment.expression.items():
+            weights[name] = weights.get(name, 0.0) + weight
+        return weights
+
+    def _styled(self, points: np.ndarray) -> np.ndarray:
+        return sweep_fringe(points, self._eye_height)
+
+    def _vertices(self, moment: Moment) -> list[np.ndarray]:
+        points = self.figure.deform(self._expression(moment))
+        points[self._hair] = self._styled(points[self._hair])
+        matrices = self.figure.bone_matrices(moment.rotations)
+        return [skin(p, part.bone_weights, matrices) for p, part in zip(points, self.figure.parts, strict=True)]
+
+    def _hairs(self, moments: Sequence[Moment]) -> list[Strands]:
+        portrait = self.portrait
+        if portrait.combing is None:
+            return []
+        if self._strands is None:
+            part = self.figure.parts[self._hair]
+            self._strands = bob_strands(part, self._styled(part.attach(self.figure.body)), portrait.combing)
+        head = self.figure.human.rig.bones.index("head")
+        motion = np.stack([self.figure.bone_matrices(moment.rotations)[head] for moment in moments])
+        return [
+            Strands(
+                "strands", self._strands, portrait.hair_radius_dm, portrait.hair_melanin, portrait.hair_redness, motion
+            )
+        ]
+
+    def _face_vertices(self) -> tuple[int, int, int]:
+        """Body vertices of the nose tip, the right and the left mouth corner."""
+        human = self.figure.human
+        body = np.flatnonzero(human.group_of_vertex == "body")
+        points = self.figure.body[body]
+        front = points[:, 1] > self._eye_height - 1.0
+        nose = body[np.argmax(np.where(front, points[:, 2], -np.inf))]
+        # Widening the mouth moves its corners more than anything else.
+        widen = human.targets[_MOUTH_WIDTH_TARGET]
+        on_body = human.group_of_vertex[widen.vertices] == "body"
+        sideways = np.where(on_body, widen.offsets[:, 0], 0.0)
+        return int(nose), int(widen.vertices[sideways.argmin()]), int(widen.vertices[sideways.argmax()])
+
+    def _face_points(self, moment: Moment) -> np.ndarray:
+        """(5, 3) the landmarks in space; the person's right is the image's left."""
+        chosen = np.array([self._nose, self._mouth_right, self._mouth_left])
+        matrices = self.figure.bone_matrices(moment.rotations)
+        body = self.figure.expressed(self._expression(moment))
+        face = skin(body[chosen], self.figure.human.rig.skin_weights[chosen], matrices)
+        eyes = self._vertices(moment)[self._eyes]
+        right = self.figure.parts[self._eyes].attach(self.figure.body)[:, 0] < 0
+        return np.stack([eyes[right].mean(axis=0), eyes[~right].mean(axis=0), *face])

@@ -1,0 +1,67 @@
+"""What clients send and get, checked at the door.
+
+Place in the flow: bytes of a request -> model -> handler. openapi.json says the same to people and tools.
+
+Invariants: unknown members are refused where they would be mistaken for an option; every text has a bound.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+
+
+def _encodable(text: str) -> str:
+    # JSON can carry half of a surrogate pair; nothing behind this door could write it down.
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("is not valid Unicode") from error
+    return text
+
+
+Text = Annotated[StrictStr, AfterValidator(_encodable)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Offer(BaseModel):
+    """A browser's session description. Other members (``pc_id``, ``requestData`` …) of other clients are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    sdp: Text = Field(min_length=1, max_length=64_000)
+    type: Text = Field(max_length=20)
+    avatar: Text | None = Field(default=None, max_length=200)
+    mode: Literal["idle", "mirror"] = "idle"
+
+
+class Say(_Strict):
+    """Text to speak; its limits belong to the session."""
+
+    text: Text
+
+
+class Mirror(_Strict):
+    """Microphone pass-through on or off."""
+
+    on: StrictBool
+
+
+class PcmHello(_Strict):
+    """First message of a PCM socket: what the binary ones will hold."""
+
+    sample_rate: StrictInt
+    channels: StrictInt = 1
+    format: Text
+    live: StrictBool = False
+
+
+def explain_validation(error: ValidationError) -> str:
+    """A pydantic error as one sentence without the caller's data."""
+    details: list[Any] = error.errors(include_url=False, include_input=False, include_context=False)
+    parts = [f"{'.'.join(map(str, d['loc'])) or 'body'}: {d['msg'][0].lower()}{d['msg'][1:]}" for d in details[:3]]
+    return "The request does not fit: " + "; ".join(parts) + "."

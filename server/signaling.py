@@ -1,0 +1,204 @@
+"""Answers a browser's offer: checks it, picks codecs, and leaves out what would cost time.
+
+Place in the flow: POST /offer -> ``read_offer`` -> ``answer`` -> session description for the browser.
+
+Choices:
+    * candidates whose names end in ``.local`` are left out instead of resolved (each unresolved name costs a second):
+      the browser's own checks reach the addresses we list, and its address is learned from them;
+    * without configured servers no ICE server is used at all: aiortc's default is a public one, five seconds away on
+      a host without a route;
+    * a host that has nothing but a loopback interface lists that one, or two programs on it could not meet.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aioice.ice
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
+from aiortc.rtcrtpparameters import RTCRtpCodecCapability
+from aiortc.sdp import SessionDescription
+
+from engine.errors import OfferInvalid
+from server.encoder import VideoCodec
+
+MEDIA_KINDS = {"audio", "video", "application"}
+MAX_CANDIDATES = 64
+
+_MDNS_CANDIDATE = re.compile(r"^a=candidate:\S+ \d+ \S+ \d+ \S+\.local ", re.IGNORECASE)
+_H264_PROFILES = ("42e01f", "42001f")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A session description that can be answered.
+
+    Attributes:
+        sdp: the description, cleaned.
+        has_audio: a sound section is there that uses Opus.
+        video_codecs: which of our codecs the browser can decode.
+    """
+
+    sdp: str
+    has_audio: bool
+    video_codecs: tuple[VideoCodec, ...]
+
+
+def read_offer(sdp: str, kind: str) -> Offer:
+    """Checks what a browser sent.
+
+    Raises:
+        OfferInvalid: ``offer_invalid``, with what is wrong with it.
+    """
+    if kind != "offer":
+        raise _invalid(f"its type is {kind[:20]!r} instead of 'offer'")
+    sdp = _without_mdns(sdp)
+    try:
+        description = SessionDescription.parse(sdp)
+    except Exception as error:  # aiortc's parser raises whatever the malformed line led to
+        raise _invalid("it is not a session description") from error
+    media = description.media
+    if not media:
+        raise _invalid("it has no media section")
+    kinds = [section.kind for section in media]
+    if len(set(kinds)) != len(kinds) or set(kinds) - MEDIA_KINDS:
+        raise _invalid("it must have one video section, at most one audio section and one data channel")
+    for section in media:
+        if not section.ice or not section.ice.usernameFragment or not section.ice.password:
+            raise _invalid("a media section has no ICE credentials")
+        if not section.dtls or not section.dtls.fingerprints:
+            raise _invalid("a media section has no DTLS fingerprint")
+        if section.kind != "application" and not section.rtcp_mux:
+            raise _invalid("a media section does not multiplex RTCP")
+        if len(section.ice_candidates) > MAX_CANDIDATES:
+            raise _invalid(f"it lists more than {MAX_CANDIDATES} candidates")
+    mids = [section.rtp.muxId for section in media]
+    if not all(mids) or len(set(mids)) != len(mids):
+        raise _invalid("every media section needs a mid of its own")
+    video = next((section for section in media if section.kind == "video"), None)
+    if video is None or video.direction not in ("recvonly", "sendrecv"):
+        raise _invalid("it must be willing to receive one video track")
+    codecs = _video_codecs(video.rtp.codecs)
+    if not codecs:
+        raise _invalid("it must accept VP8 or H.264 (baseline, packetization mode 1)")
+    audio = next((section for section in media if section.kind == "audio"), None)
+    if audio is not None and not any(codec.mimeType.lower() == "audio/opus" for codec in audio.rtp.codecs):
+        raise _invalid("its audio section must accept Opus")
+    return Offer(sdp, audio is not None, codecs)
+
+
+def _invalid(reason: str) -> OfferInvalid:
+    return OfferInvalid("offer_invalid", f"The offer cannot be answered: {reason}.")
+
+
+def _without_mdns(sdp: str) -> str:
+    lines = sdp.splitlines()
+    kept = [line for line in lines if not _MDNS_CANDIDATE.match(line)]
+    if len(kept) != len(lines):
+        # More candidates exist than the list now shows, so it must not claim to be complete.
+        kept = [line for line in kept if line.strip() != "a=end-of-candidates"]
+    return "\r\n".join(kept) + "\r\n"
+
+
+def _video_codecs(offered: Sequence[Any]) -> tuple[VideoCodec, ...]:
+    found: set[VideoCodec] = set()
+    for codec in offered:
+        if codec.mimeType.lower() == "video/vp8":
+            found.add("VP8")
+        elif codec.mimeType.lower() == "video/h264" and str(codec.parameters.get("packetization-mode", "0")) == "1":
+            if str(codec.parameters.get("profile-level-id", "42e01f")).lower()[:4] in {p[:4] for p in _H264_PROFILES}:
+                found.add("H264")
+    return tuple(sorted(found))
+
+
+def choose_video_codec(offer: Offer, wanted: str) -> VideoCodec:
+    """The codec to send.
+
+    Args:
+        offer: what the browser can decode.
+        wanted: ``auto`` or ``h264`` prefer H.264, ``vp8`` prefers VP8; the other one is used when it must be.
+    """
+    order: tuple[VideoCodec, ...] = ("VP8", "H264") if wanted.lower() == "vp8" else ("H264", "VP8")
+    return next(codec for codec in order if codec in offer.video_codecs)
+
+
+def rtc_configuration(ice_servers: Sequence[dict[str, Any]]) -> RTCConfiguration:
+    """aiortc's configuration for servers in the browser's own form (``{"urls", "username", "credential"}``)."""
+    return RTCConfiguration(
+        iceServers=[RTCIceServer(s["urls"], s.get("username"), s.get("credential")) for s in ice_servers]
+    )
+
+
+async def answer(
+    connection: RTCPeerConnection,
+    offer: Offer,
+    video_codec: VideoCodec,
+    video: MediaStreamTrack,
+    audio: MediaStreamTrack | None,
+) -> RTCSessionDescription:
+    """Negotiates: our tracks out, the browser's sound in, its picture refused.
+
+    Args:
+        connection: new; its listeners are already registered.
+        offer: what ``read_offer`` returned.
+        video_codec: what ``choose_video_codec`` returned; the answer names it first, so it is what aiortc sends.
+        video: our picture.
+        audio: our sound, or None when the offer has no place for it.
+
+    Raises:
+        OfferInvalid: ``offer_invalid`` when aiortc finds fault with it after all.
+    """
+    _allow_loopback_only_hosts()
+    # Tracks and preferences must be set before the remote description: afterwards they are silently ignored.
+    transceiver = connection.addTransceiver(video, direction="sendonly")
+    transceiver.setCodecPreferences(_preferences(video_codec))
+    if audio is not None:
+        transceiver = connection.addTransceiver(audio, direction="sendrecv")
+        transceiver.setCodecPreferences(
+            [codec for codec in RTCRtpReceiver.getCapabilities("audio").codecs if codec.mimeType == "audio/opus"]
+        )
+    try:
+        await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+        await connection.setLocalDescription(await connection.createAnswer())
+    except Exception as error:  # aiortc raises its own errors, ValueError, KeyError … for what it cannot use
+        raise _invalid("its sections contradict each other") from error
+    return connection.localDescription
+
+
+def _preferences(first: VideoCodec) -> list[RTCRtpCodecCapability]:
+    codecs = RTCRtpSender.getCapabilities("video").codecs
+    h264 = [
+        codec
+        for profile in _H264_PROFILES
+        for codec in codecs
+        if codec.mimeType == "video/H264" and codec.parameters.get("profile-level-id") == profile
+    ]
+    vp8 = [codec for codec in codecs if codec.mimeType == "video/VP8"]
+    retransmission = [codec for codec in codecs if codec.mimeType == "video/rtx"]
+    return (vp8 + h264 if first == "VP8" else h264 + vp8) + retransmission
+
+
+_aioice_host_addresses = aioice.ice.get_host_addresses
+
+
+def _host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+    addresses = _aioice_host_addresses(use_ipv4, use_ipv6)
+    reachable = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
+    return reachable or (["127.0.0.1"] if use_ipv4 else ["::1"])
+
+
+def _allow_loopback_only_hosts() -> None:
+    # aioice never lists the loopback interface and has no option for it.
+    aioice.ice.get_host_addresses = _host_addresses

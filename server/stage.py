@@ -1,0 +1,185 @@
+"""Everything sessions share: the avatars, the model, the voice, and their still pictures.
+
+Place in the flow: Config -> ``Stage.open`` -> ``Stage.create_session`` for each offer, posters and cards for the page.
+
+Invariants:
+    * once open, the default avatar is loaded and prepared: the first visitor waits for nothing;
+    * an avatar is found by looking its name up in the list made at the start; no text of a caller becomes a path;
+    * files are read on threads of the stage's own, never on the loop's default executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import av
+import cv2
+import numpy as np
+from engine.registry import create_lipsync, create_voice
+
+from engine.avatar.bundle import IDLE_FILE, Avatar, AvatarCard, list_avatars, load_avatar
+from engine.config import Config
+from engine.conversation.tts.base import Voice
+from engine.errors import AvatarInvalid, ConfigInvalid, NotFound
+from engine.metrics import EngineMetrics
+from engine.renderer import Renderer
+from engine.session import Session, SessionLimits
+
+logger = logging.getLogger(__name__)
+
+POSTER_QUALITY = 90
+FILE_THREADS = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Poster:
+    """A still picture of an avatar at rest.
+
+    Attributes:
+        jpeg: the file.
+        etag: changes with the picture.
+    """
+
+    jpeg: bytes
+    etag: str
+
+
+class Stage:
+    """What all sessions of a server share. Made by ``open``."""
+
+    def __init__(self, config: Config, metrics: EngineMetrics, cards: dict[str, AvatarCard]) -> None:
+        """Use ``open``. Args: config: options; metrics: where the engine counts; cards: usable avatars."""
+        self.config = config
+        self.metrics = metrics
+        self.cards = cards
+        self.default = config.avatar or min(cards)
+        self._renderer: Renderer | None = None
+        self._voice: Voice | None = None
+        self._avatars: dict[str, Avatar] = {}
+        self._posters: dict[str, Poster] = {}
+        self._loading = asyncio.Lock()
+        self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
+
+    @classmethod
+    async def open(cls, config: Config, metrics: EngineMetrics) -> Stage:
+        """Loads the model, the voice and the default avatar, and warms the model up.
+
+        Raises:
+            ConfigInvalid: ``avatar_missing`` when there is no avatar, or not the one that is asked for.
+            AvatarInvalid: the default avatar's folder cannot be used.
+            BackendFailed: the model or the voice does not load.
+        """
+        cards = list_avatars(config.avatars_dir)
+        if not cards or (config.avatar and config.avatar not in cards):
+            wanted = f"called {config.avatar} " if config.avatar else ""
+            known = ", ".join(cards) or "none"
+            raise ConfigInvalid(
+                "avatar_missing", f"There is no avatar {wanted}in {config.avatars_dir}; usable ones: {known}."
+            )
+        stage = cls(config, metrics, cards)
+        try:
+            await stage._load()
+        except BaseException:
+            await stage.aclose()
+            raise
+        return stage
+
+    async def _load(self) -> None:
+        config = self.config
+        # Independent of each other, and each releases the interpreter lock for most of its time.
+        lipsync, voice, avatar = await asyncio.gather(
+            self.on_file_thread(
+                lambda: create_lipsync(config.lipsync, threads=1, precision=config.precision)
+            ),
+            self.on_file_thread(
+                lambda: create_voice(config.voice, voice=config.voice_name, rate=config.voice_rate)
+            ),
+            self.on_file_thread(lambda: load_avatar(config.avatars_dir / self.default)),
+        )
+        self._voice = voice
+        self._renderer = Renderer(lipsync, threads=config.render_threads, metrics=self.metrics)
+        self._avatars[self.default] = avatar
+        await self._renderer.prepare(avatar)
+        await self._renderer.warmup()
+        await self.poster(self.default)
+
+    async def on_file_thread(self, work: Callable[[], T]) -> T:
+        """Runs blocking work on the stage's threads. Cancellation abandons the result."""
+        return await asyncio.get_running_loop().run_in_executor(self._files, work)
+
+    def known(self, name: str | None) -> str:
+        """The avatar's name if there is such an avatar; the default for None or an empty name.
+
+        Raises:
+            NotFound: ``avatar_unknown``.
+        """
+        name = name or self.default
+        if name not in self.cards:
+            raise NotFound("avatar_unknown", f"There is no such avatar; known: {', '.join(self.cards)}.")
+        return name
+
+    async def create_session(self, name: str) -> Session:
+        """A session with a known avatar, not started yet.
+
+        Raises:
+            AvatarInvalid: the avatar's folder cannot be used.
+        """
+        assert self._renderer is not None and self._voice is not None, "the stage is not open"
+        config = self.config
+        return Session(
+            await self._avatar(name),
+            self._renderer,
+            self._voice,
+            limits=SessionLimits(config.max_text_chars, config.max_queue, config.max_audio_s),
+            metrics=self.metrics,
+        )
+
+    async def _avatar(self, name: str) -> Avatar:
+        if name not in self._avatars:
+            async with self._loading:
+                if name not in self._avatars:
+                    self._avatars[name] = await self.on_file_thread(
+                        lambda: load_avatar(self.config.avatars_dir / name)
+                    )
+        return self._avatars[name]
+
+    async def poster(self, name: str) -> Poster:
+        """The first idle picture of a known avatar; made once.
+
+        Raises:
+            AvatarInvalid: its idle loop cannot be read.
+        """
+        if name not in self._posters:
+            self._posters[name] = await self.on_file_thread(lambda: self._make_poster(name))
+        return self._posters[name]
+
+    def _make_poster(self, name: str) -> Poster:
+        loaded = self._avatars.get(name)
+        # A poster alone must not bring a whole idle loop into memory.
+        image = loaded.frames[0] if loaded is not None else self._first_frame(name)
+        _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, POSTER_QUALITY])
+        data = jpeg.tobytes()
+        return Poster(data, hashlib.sha256(data).hexdigest()[:24])
+
+    def _first_frame(self, name: str) -> np.ndarray:
+        try:
+            with av.open(self.config.avatars_dir / name / IDLE_FILE, options={"protocol_whitelist": "file"}) as video:
+                return next(video.decode(video=0)).to_ndarray(format="bgr24")
+        except (av.FFmpegError, StopIteration, OSError) as error:
+            raise AvatarInvalid("avatar_unreadable", f"The idle loop of {name} cannot be read.") from error
+
+    async def aclose(self) -> None:
+        """Frees everything; idempotent. Close the sessions first."""
+        if self._renderer is not None:
+            await self._renderer.aclose()
+        if self._voice is not None:
+            await self._voice.aclose()
+        self._files.shutdown(wait=False, cancel_futures=True)

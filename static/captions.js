@@ -1,0 +1,96 @@
+/**
+ * Captions: the sentence that is being spoken, its words lighting up as they are said.
+ *
+ * Place in the flow: fed by `app.js` with the `caption` and `speaking` events. For eyes the sentence appears over the
+ * portrait; for screen readers the same sentence goes once, whole, into a polite live region (word by word would be
+ * unbearable), whether captions are shown or not.
+ */
+
+/** How long the last sentence stays after its sound. */
+const LINGER_MS = 900;
+
+export class Captions {
+  #element;
+  #spoken;
+  #visible = true;
+  #words = [];
+  #timers = [];
+  #hide = 0;
+
+  /**
+   * @param {HTMLElement} element where the sentence is shown
+   * @param {HTMLElement} spoken polite live region
+   */
+  constructor(element, spoken) {
+    this.#element = element;
+    this.#spoken = spoken;
+  }
+
+  get visible() {
+    return this.#visible;
+  }
+
+  set visible(visible) {
+    this.#visible = visible;
+    this.#element.hidden = !visible || !this.#words.length;
+  }
+
+  /**
+   * A sentence begins to sound.
+   *
+   * @param {{text: string, start_ms?: number, words?: Array<{text: string, start_ms: number}>}} caption all times count
+   *     from the start of the utterance
+   */
+  show({ text, start_ms = 0, words = [] }) {
+    this.clear();
+    if (!text) return;
+    const pieces = split(text, words);
+    this.#words = pieces.map(({ slice }) => Object.assign(document.createElement("span"), { textContent: slice }));
+    const line = document.createElement("span");
+    line.append(...this.#words);
+    this.#element.replaceChildren(line);
+    pieces.forEach((piece, i) => {
+      const light = () => this.#words[i]?.classList.add("said");
+      this.#timers.push(setTimeout(light, Math.max(0, (piece.start_ms ?? start_ms) - start_ms)));
+    });
+    this.#element.hidden = !this.#visible;
+    this.#spoken.textContent = text;
+  }
+
+  /** The sound has ended by itself. */
+  finish() {
+    this.#words.forEach((span) => span.classList.add("said"));
+    clearTimeout(this.#hide);
+    this.#hide = setTimeout(() => this.clear(), LINGER_MS);
+  }
+
+  /** Gone at once, as after an interrupt. */
+  clear() {
+    clearTimeout(this.#hide);
+    this.#timers.forEach(clearTimeout);
+    this.#timers = [];
+    this.#words = [];
+    this.#element.hidden = true;
+    this.#element.replaceChildren();
+  }
+}
+
+/**
+ * Cut a sentence at its words, keeping every sign between them.
+ * @returns {Array<{slice: string, start_ms?: number}>} one piece a word; one for all when the voice tells no times
+ */
+export function split(text, words) {
+  const pieces = [];
+  let from = 0;
+  for (const word of words) {
+    const at = text.indexOf(word.text, from);
+    // A voice may name a word otherwise than it is written ("3" as "three"): it stays with its neighbour.
+    if (at < 0) continue;
+    if (pieces.length) pieces.at(-1).slice = text.slice(pieces.at(-1).from, at);
+    pieces.push({ from: pieces.length ? at : 0, start_ms: word.start_ms });
+    from = at + word.text.length;
+  }
+  if (!pieces.length) return [{ slice: text }];
+  pieces.at(-1).slice = text.slice(pieces.at(-1).from);
+  return pieces;
+}

@@ -1,0 +1,133 @@
+/**
+ * The settings panel and the developer's readout: faces, microphones, volume, and how good the connection is.
+ *
+ * Place in the flow: reads and sets a `TalkingHead` and a `Microphone`; nothing depends on it. Figures are fetched only
+ * while somebody looks at them.
+ */
+
+const INTERVAL_MS = 1000;
+
+const $ = (id) => document.getElementById(id);
+
+/**
+ * Three words for a connection, from its figures over the last second.
+ * @returns {"Good"|"Fair"|"Weak"}
+ */
+export function quality(now, before) {
+  const received = now.packets_received - before.packets_received;
+  const lost = now.packets_lost - before.packets_lost;
+  const loss = lost / Math.max(1, received + lost);
+  const rtt = now.rtt_ms ?? 0;
+  if (loss > 0.08 || rtt > 400 || now.freezes > before.freezes) return "Weak";
+  return loss > 0.02 || rtt > 150 ? "Fair" : "Good";
+}
+
+/** `[term, value]` pairs as the rows of a dl; values go in as text. */
+function rows(list, pairs) {
+  list.replaceChildren(
+    ...pairs.map(([term, value]) => {
+      const row = document.createElement("div");
+      const dt = document.createElement("dt");
+      const dd = document.createElement("dd");
+      dt.textContent = term;
+      dd.textContent = value ?? "–";
+      row.append(dt, dd);
+      return row;
+    }),
+  );
+}
+
+export class Panel {
+  #head;
+  #microphone;
+  #before = null;
+  #debug;
+  #metrics = {};
+
+  /**
+   * @param {import("./talking-head.js").TalkingHead} head
+   * @param {import("./microphone.js").Microphone} microphone
+   * @param {{debug: boolean, chooseFace: (name: string) => void, chooseMicrophone: (id: string) => void}} options
+   */
+  constructor(head, microphone, { debug, chooseFace, chooseMicrophone }) {
+    this.#head = head;
+    this.#microphone = microphone;
+    this.#debug = debug;
+    this.chooseFace = chooseFace;
+    $("debug").hidden = !debug;
+    $("volume").addEventListener("input", (e) => (head.volume = Number(e.target.value)));
+    $("devices").addEventListener("change", (e) => chooseMicrophone(e.target.value));
+    $("settings").addEventListener("toggle", (e) => e.newState === "open" && this.refresh());
+    microphone.addEventListener("devices", () => this.refreshDevices());
+    head.addEventListener("metrics", ({ detail }) => (this.#metrics = detail));
+    setInterval(() => this.#tick(), INTERVAL_MS);
+  }
+
+  get open() {
+    return $("settings").matches(":popover-open");
+  }
+
+  async refresh() {
+    await Promise.all([this.refreshDevices(), this.#tick()]);
+  }
+
+  /** Faces to choose from; nothing is shown while there is no choice. */
+  showFaces(avatars, current) {
+    $("faces").hidden = avatars.length < 2;
+    $("faces-list").replaceChildren(
+      ...avatars.map(({ name, title }) => {
+        const label = document.createElement("label");
+        const input = Object.assign(document.createElement("input"), { type: "radio", name: "face", value: name });
+        input.checked = name === current;
+        input.addEventListener("change", () => this.chooseFace(name));
+        const img = Object.assign(document.createElement("img"), { alt: "", loading: "lazy", src: this.#head.api.poster(name) });
+        label.append(input, img, title ?? name);
+        return label;
+      }),
+    );
+  }
+
+  async refreshDevices() {
+    const devices = await this.#microphone.devices();
+    const options = devices.map(({ id, label, current }) => {
+      const option = new Option(label, id);
+      option.selected = current;
+      return option;
+    });
+    $("devices").replaceChildren(...(options.length ? options : [new Option("Press Start talking first", "")]));
+    $("devices").disabled = !options.length;
+  }
+
+  async #tick() {
+    if (document.hidden || !(this.#debug || this.open)) return;
+    const stats = await this.#head.stats();
+    if (!stats) {
+      rows($("figures"), [["Quality", "Not connected"]]);
+      this.#before = null;
+      return;
+    }
+    const before = this.#before ?? stats;
+    this.#before = stats;
+    const ms = (value) => (value === null ? null : `${value} ms`);
+    const kbit = Math.round(((stats.bytes_received - before.bytes_received) * 8) / INTERVAL_MS);
+    rows($("figures"), [
+      ["Quality", quality(stats, before)],
+      ["Round trip", ms(stats.rtt_ms ?? stats.latency_ms)],
+      ["Pictures a second", stats.fps],
+      ["Freezes", stats.freezes],
+    ]);
+    if (!this.#debug) return;
+    rows($("debug"), [
+      ["video", `${stats.codec} ${stats.width}×${stats.height} @ ${stats.fps ?? "–"}`],
+      ["rate", `${kbit} kbit/s`],
+      ["freezes / dropped", `${stats.freezes} / ${stats.frames_dropped}`],
+      ["buffer video / audio", `${stats.video_buffer_ms} / ${stats.audio_buffer_ms} ms`],
+      ["rtt media / channel", `${stats.rtt_ms} / ${stats.latency_ms} ms`],
+      ["lost", `${stats.packets_lost} of ${stats.packets_received + stats.packets_lost}`],
+      ["route", stats.route],
+      ...Object.entries(this.#metrics)
+        .filter(([key, value]) => key !== "type" && ["number", "string"].includes(typeof value))
+        .map(([key, value]) => [key, value]),
+    ]);
+  }
+}

@@ -1,0 +1,286 @@
+"""Stand-ins for models, services and time, for tests of everything around them.
+
+The fakes keep the contracts of what they stand for and make results visible in pixels: the idle picture carries
+its own number, and the fake mouth is as tall as the sound is loud, so a test reads sync off the picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.audio.window import MelWindow
+from engine.avatar.bundle import Avatar
+from engine.conversation.tts.base import SpeechPiece, Word
+from engine.errors import BackendFailed
+from engine.lipsync.base import FacePatch, LipJob
+from engine.metrics import EngineMetrics
+from engine.renderer import Rendering, render_now
+from engine.types import FRAME_SAMPLES, MOUTH_SHAPES, PLAYOUT_RATE
+
+TINY_SIDE = 96
+TINY_FRAMES = 12
+
+_MOUTH_BOX = (56, 80, 32, 64)
+_NUMBER_STEP = 20
+
+
+def tiny_avatar(frames: int = TINY_FRAMES, name: str = "tiny") -> Avatar:
+    """A 96 x 96 avatar whose top left corner shows its frame number; see ``idle_number``."""
+    side = TINY_SIDE
+    y, x = np.mgrid[0:side, 0:side]
+    pictures = np.empty((frames, side, side, 3), np.uint8)
+    for index in range(frames):
+        sway = 4 * np.sin(2 * np.pi * index / frames)
+        shade = 110 + 60 * np.exp(-(((x - side / 2 - sway) / 30) ** 2 + ((y - side / 2) / 38) ** 2))
+        pictures[index] = shade[..., None].astype(np.uint8)
+        pictures[index, :16, :16] = index * _NUMBER_STEP
+    pictures.flags.writeable = False
+    landmarks = np.tile(np.array([[36, 40], [60, 40], [48, 54], [38, 68], [58, 68]], np.float32), (frames, 1, 1))
+    boxes = np.tile(np.array([16, 88, 20, 76], np.float32), (frames, 1))
+    return Avatar(
+        name, "Tiny", (side, side), "CC0-1.0", "drawn by the tests", True, "", pictures, landmarks, boxes
+    )  # fmt: skip
+
+
+def idle_number(image: np.ndarray) -> int:
+    """Which idle picture of ``tiny_avatar`` an image is made of."""
+    return round(float(image[2:14, 2:14].mean()) / _NUMBER_STEP)
+
+
+def mouth_height(image: np.ndarray) -> int:
+    """Rows of the mouth that ``FakeLipSync`` drew, 0 to 24."""
+    y1, y2, x1, x2 = _MOUTH_BOX
+    return int((image[y1:y2, (x1 + x2) // 2].max(axis=-1) == 0).sum())
+
+
+@dataclass
+class FakePrepared:
+    """What ``FakeLipSync.prepare`` returns."""
+
+    avatar: Avatar
+
+
+@dataclass
+class FakeLipSync:
+    """Draws a black bar as tall as the middle of its window is loud.
+
+    Attributes:
+        compute_s: real time one prediction takes, seconds.
+        gate: when set, predictions wait until it is opened.
+        failing: predictions raise RuntimeError while True.
+    """
+
+    compute_s: float = 0.0
+    gate: threading.Event | None = None
+    failing: bool = False
+    crop_size: int = 32
+    window: MelWindow = field(default_factory=lambda: MelWindow(columns=8, offset=-2))
+    prepared: int = 0
+    predicted: int = 0
+    threads: set[str] = field(default_factory=set)
+
+    def prepare(self, avatar: Avatar) -> FakePrepared:
+        self.prepared += 1
+        return FakePrepared(avatar)
+
+    def predict(self, jobs: Sequence[LipJob]) -> list[FacePatch]:
+        self.threads.add(threading.current_thread().name)
+        if self.gate is not None:
+            self.gate.wait(10)
+        if self.compute_s:
+            time.sleep(self.compute_s)
+        if self.failing:
+            raise RuntimeError("the fake model was told to fail")
+        self.predicted += len(jobs)
+        return [self._patch(job) for job in jobs]
+
+    def warmup(self, batch_sizes: Sequence[int]) -> None:
+        pass
+
+    @staticmethod
+    def _patch(job: LipJob) -> FacePatch:
+        # Column 2 + 1.6 is the middle of the 40 ms frame.
+        loudness = float(np.clip((job.mel[:, 3:5].max() + 4) / 8, 0, 1)) * job.strength
+        y1, y2, x1, x2 = _MOUTH_BOX
+        crop = job.prepared.avatar.frames[job.frame_index, y1:y2, x1:x2].copy()
+        crop[: round(loudness * (y2 - y1))] = 0
+        mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
+        mouth[0] = loudness
+        return FacePatch(crop, _MOUTH_BOX, np.full(crop.shape[:2], 255, np.uint8), mouth)
+
+
+class VirtualRenderer:
+    """A renderer with one worker that takes ``compute_s`` of virtual time per picture; earliest deadline first."""
+
+    def __init__(self, lipsync: FakeLipSync, time_source: VirtualTime, compute_s: float = 0.0) -> None:
+        self.lipsync = lipsync
+        self.metrics = EngineMetrics()
+        self.compute_s = compute_s
+        self.submitted: list[LipJob] = []
+        self._time = time_source
+        self._queue: list[tuple[float, int, Rendering]] = []
+        self._order = itertools.count()
+        self._busy = False
+
+    async def prepare(self, avatar: Avatar) -> FakePrepared:
+        return self.lipsync.prepare(avatar)
+
+    def submit(self, job: LipJob, deadline_s: float) -> Rendering:
+        rendering = Rendering(job, asyncio.get_running_loop().create_future())
+        self.submitted.append(job)
+        heapq.heappush(self._queue, (deadline_s, next(self._order), rendering))
+        self._next()
+        return rendering
+
+    def _next(self) -> None:
+        while self._queue and not self._busy:
+            _, _, rendering = heapq.heappop(self._queue)
+            if rendering.begin():
+                self._busy = True
+                self._time.call_at(self._time.now_s() + self.compute_s, functools.partial(self._finish, rendering))
+
+    def _finish(self, rendering: Rendering) -> None:
+        self._busy = False
+        if not rendering.result.done():
+            try:
+                rendering.result.set_result(render_now(self.lipsync, rendering.job))
+            except RuntimeError as error:
+                failure = BackendFailed("render_failed", "The lip-sync model failed on a picture.")
+                failure.__cause__ = error
+                rendering.result.set_exception(failure)
+        self._next()
+
+
+@dataclass
+class FakeVoice:
+    """Says one piece per sentence: 100 ms of swelling noise per word, at 16 kHz.
+
+    Attributes:
+        delay_s: virtual time before each piece.
+        time_source: whose time ``delay_s`` is.
+        failing: raises after the first piece.
+        speaking: how many texts are being spoken now.
+    """
+
+    delay_s: float = 0.0
+    time_source: VirtualTime | None = None
+    failing: bool = False
+    speaking: int = 0
+    spoken: list[str] = field(default_factory=list)
+
+    async def speak(self, text: str) -> AsyncIterator[SpeechPiece]:
+        self.speaking += 1
+        try:
+            for index, sentence in enumerate(part.strip() for part in text.split(".") if part.strip()):
+                if self.time_source is not None and self.delay_s:
+                    await self.time_source.sleep(self.delay_s)
+                if self.failing and index:
+                    raise BackendFailed("voice_failed", "The fake voice was told to fail.")
+                words = sentence.split()
+                spoken = [Word(word, 100 * at, 100 * at + 90) for at, word in enumerate(words)]
+                self.spoken.append(sentence)
+                yield SpeechPiece(babble(0.1 * len(words))[::3].copy(), 16_000, sentence, spoken)
+        finally:
+            self.speaking -= 1
+
+    async def aclose(self) -> None:
+        pass
+
+
+class VirtualTime:
+    """A time source that stands still until a test moves it."""
+
+    # Turns of the loop after which nothing is left to happen at one instant; queues and events settle in a few.
+    _TURNS = 30
+
+    def __init__(self, now_s: float = 1000.0) -> None:
+        self._now_s = now_s
+        self._calls: list[tuple[float, int, _VirtualTimer]] = []
+        self._order = itertools.count()
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def call_at(self, when_s: float, callback: Callable[[], None]) -> _VirtualTimer:
+        timer = _VirtualTimer(callback)
+        heapq.heappush(self._calls, (when_s, next(self._order), timer))
+        return timer
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits in virtual time."""
+        reached = asyncio.get_running_loop().create_future()
+        timer = self.call_at(self._now_s + seconds, lambda: None if reached.done() else reached.set_result(None))
+        try:
+            await reached
+        finally:
+            timer.cancel()
+
+    async def settle(self) -> None:
+        """Lets everything happen that can happen now."""
+        for _ in range(self._TURNS):
+            await asyncio.sleep(0)
+
+    async def advance(self, seconds: float) -> None:
+        """Moves time on, stopping at every timer on the way."""
+        end_s = self._now_s + seconds
+        await self.settle()
+        while self._calls and self._calls[0][0] <= end_s + 1e-9:
+            when_s, _, timer = heapq.heappop(self._calls)
+            if timer.cancelled:
+                continue
+            self._now_s = max(self._now_s, when_s)
+            timer.callback()
+            await self.settle()
+        self._now_s = end_s
+        await self.settle()
+
+    def jump(self, seconds: float) -> None:
+        """Moves time without anybody noticing, as a stalled machine does."""
+        self._now_s += seconds
+
+
+class _VirtualTimer:
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def tone(duration_s: float, *, frequency_hz: float = 300.0, amplitude: float = 0.5) -> np.ndarray:
+    """A sine as playout sound: (n,) int16 mono at 48 kHz."""
+    t = np.arange(round(duration_s * PLAYOUT_RATE)) / PLAYOUT_RATE
+    return (amplitude * 32767 * np.sin(2 * np.pi * frequency_hz * t)).astype(np.int16)
+
+
+def silence(duration_s: float) -> np.ndarray:
+    """Digital silence as playout sound: (n,) int16 mono at 48 kHz."""
+    return np.zeros(round(duration_s * PLAYOUT_RATE), np.int16)
+
+
+def babble(duration_s: float, seed: int = 0) -> np.ndarray:
+    """Noise that swells and fades about four times a second, as syllables do: (n,) int16 mono at 48 kHz."""
+    rng = np.random.default_rng(seed)
+    count = round(duration_s * PLAYOUT_RATE)
+    t = np.arange(count) / PLAYOUT_RATE
+    return (rng.normal(0, 4000, count) * np.sin(np.pi * 4 * t) ** 2).clip(-32768, 32767).astype(np.int16)
+
+
+def is_silent(audio: np.ndarray) -> bool:
+    """True for digital silence."""
+    return not audio.any()
+
+
+def frame_count(samples: np.ndarray) -> int:
+    """Frames that a sound fills."""
+    return -(-len(samples) // FRAME_SAMPLES)

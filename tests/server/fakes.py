@@ -1,0 +1,180 @@
+"""A stage and sessions without models: frames that can be recognised, everything else remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from engine.avatar.bundle import AvatarCard
+from engine.clock import FrameClock
+from engine.config import Config
+from engine.errors import AudioInvalid, Busy, Closed, NotFound, TextInvalid
+from engine.metrics import EngineMetrics
+from engine.types import FRAME_SAMPLES, PLAYOUT_RATE, AvatarFrame, Event, Playback
+from server.stage import Poster
+
+SIZE = 256
+FLASH_EVERY = 25
+"""Every so many frames the picture is white and a tone sounds, in the same frame."""
+
+T = TypeVar("T")
+
+
+def make_frame(pts: int) -> AvatarFrame:
+    """A grey picture with a moving bar and silence; on every 25th frame white and a tone."""
+    flash = pts % FLASH_EVERY == 0
+    image = np.full((SIZE, SIZE, 3), 255 if flash else 60, np.uint8)
+    image[:, (pts * 4) % SIZE : (pts * 4) % SIZE + 8] = 128
+    tone = np.sin(2 * np.pi * 1000 * np.arange(FRAME_SAMPLES) / PLAYOUT_RATE) * 16_000
+    audio = tone.astype(np.int16) if flash else np.zeros(FRAME_SAMPLES, np.int16)
+    return AvatarFrame(image, audio, pts)
+
+
+class FakeStream:
+    """Remembers what was pushed."""
+
+    def __init__(self, utterance_id: int) -> None:
+        self.utterance_id = utterance_id
+        self.samples = np.zeros(0, np.int16)
+        self.ended = False
+        self.closed = False
+
+    async def push(self, samples: np.ndarray) -> None:
+        if self.closed:
+            raise Closed("stream_closed", "The stream was interrupted.")
+        self.samples = np.concatenate([self.samples, samples])
+
+    async def end(self) -> None:
+        self.ended = True
+
+
+class FakeSession:
+    """The session's contract with recognisable frames."""
+
+    def __init__(self, max_text_chars: int = 2000) -> None:
+        self.clock = FrameClock()
+        self.max_text_chars = max_text_chars
+        self.said: list[str] = []
+        self.played: list[np.ndarray] = []
+        self.heard: list[np.ndarray] = []
+        self.streams: list[FakeStream] = []
+        self.mirror = False
+        self.interrupts = 0
+        self.busy = False
+        self.closed = asyncio.Event()
+        self.queues: list[asyncio.Queue[Event | None]] = []
+        self._utterance = 0
+
+    async def start(self) -> None:
+        self.clock = FrameClock()
+
+    def say(self, text: str) -> int:
+        if not text.strip():
+            raise TextInvalid("text_empty", "There is no text.")
+        if len(text) > self.max_text_chars:
+            raise TextInvalid("text_too_long", f"At most {self.max_text_chars} characters.")
+        self._check()
+        self.said.append(text)
+        return self._next()
+
+    def play(self, samples: np.ndarray, label: str = "") -> int:
+        if not len(samples):
+            raise AudioInvalid("audio_empty", "No sound.")
+        self._check()
+        self.played.append(samples)
+        return self._next()
+
+    def open_stream(self, *, live: bool = False) -> FakeStream:
+        self._check()
+        self.streams.append(FakeStream(self._next()))
+        return self.streams[-1]
+
+    def hear(self, samples: np.ndarray) -> None:
+        self.heard.append(samples)
+
+    def set_mirror(self, on: bool) -> None:
+        self.mirror = on
+
+    async def interrupt(self) -> Playback:
+        self.interrupts += 1
+        for stream in self.streams:
+            stream.closed = True
+        return Playback(self._utterance, 120, 340)
+
+    async def events(self) -> AsyncIterator[Event]:
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self.queues.append(queue)
+        while (event := await queue.get()) is not None:
+            yield event
+
+    def publish(self, event: Event) -> None:
+        for queue in self.queues:
+            queue.put_nowait(event)
+
+    async def __aiter__(self) -> AsyncIterator[AvatarFrame]:
+        pts = self.clock.frame_at(self.clock.now_s())
+        while not self.closed.is_set():
+            await self.clock.wait_until(self.clock.due_s(pts))
+            yield make_frame(pts)
+            pts += 1
+
+    async def aclose(self) -> None:
+        self.closed.set()
+        for queue in self.queues:
+            queue.put_nowait(None)
+
+    def _check(self) -> None:
+        if self.closed.is_set():
+            raise Closed("session_closed", "The session is closed.")
+        if self.busy:
+            raise Busy("queue_full", "Too much is waiting.")
+
+    def _next(self) -> int:
+        self._utterance += 1
+        return self._utterance
+
+
+class FakeStage:
+    """Two avatars that exist only as cards."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.metrics = EngineMetrics()
+        self.cards = {
+            name: AvatarCard(name, name.title(), (SIZE, SIZE), "CC0-1.0", "made for a test", True)
+            for name in ("ada", "bob")
+        }
+        self.default = "ada"
+        self.sessions: list[FakeSession] = []
+        self.fail_with: Exception | None = None
+        self.closed = False
+        self._files = ThreadPoolExecutor(1)
+
+    async def on_file_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._files, work)
+
+    def known(self, name: str | None) -> str:
+        name = name or self.default
+        if name not in self.cards:
+            raise NotFound("avatar_unknown", "There is no such avatar.")
+        return name
+
+    async def create_session(self, name: str) -> FakeSession:
+        if self.fail_with is not None:
+            raise self.fail_with
+        self.sessions.append(FakeSession(self.config.max_text_chars))
+        return self.sessions[-1]
+
+    async def poster(self, name: str) -> Poster:
+        data = cv2.imencode(".jpg", make_frame(1).image)[1].tobytes()
+        return Poster(data, hashlib.sha256(data).hexdigest()[:24])
+
+    async def aclose(self) -> None:
+        self.closed = True
+        self._files.shutdown()

@@ -1,0 +1,146 @@
+"""Our encoders: what aiortc would have to unpack is what we meant to send."""
+
+from __future__ import annotations
+
+import threading
+
+import av
+import numpy as np
+import pytest
+from av.video.frame import PictureType
+
+from engine.types import CHUNK_SAMPLES
+from server.encoder import EncoderPool, OpusEncoder, create_video_encoder
+
+CODECS = ("H264", "VP8")
+DECODERS = {"H264": "h264", "VP8": "vp8"}
+
+
+def picture(index: int, size: int = 256) -> np.ndarray:
+    """A smooth coloured picture with something that moves."""
+    y, x = np.mgrid[0:size, 0:size]
+    image = np.stack([60 + x // 4, 90 + y // 4, 160 - x // 8], axis=-1).astype(np.uint8)
+    image[:, (index * 5) % size :][:, :12] = (200, 40, 90)
+    return image
+
+
+def encode(codec: str, count: int, keys: tuple[int, ...] = ()) -> list[av.Packet]:
+    encoder = create_video_encoder(codec, 256, 256, 800_000)
+    return [encoder.encode(picture(i), i, i in keys) for i in range(count)]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_picture_gives_one_packet_with_its_position_in_90_khz_ticks(codec):
+    packets = encode(codec, 30)
+    assert [packet.pts for packet in packets] == [i * 3600 for i in range(30)]
+    assert all(packet.size for packet in packets)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_key_frame_comes_first_and_when_asked_for_and_at_no_other_time(codec):
+    packets = encode(codec, 60, keys=(40,))
+    assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == [0, 40]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_key_frame_comes_by_itself_every_ten_seconds(codec):
+    encoder = create_video_encoder(codec, 64, 64, 200_000)
+    packets = [encoder.encode(picture(i, 64), i, False) for i in range(260)]
+    assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == [0, 250]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_decoder_that_starts_at_a_requested_key_frame_sees_the_picture(codec):
+    decoder = av.CodecContext.create(DECODERS[codec], "r")
+    packets = encode(codec, 45, keys=(40,))
+    decoded = [frame for packet in packets[40:] for frame in decoder.decode(av.Packet(bytes(packet)))]
+    image = decoded[0].to_ndarray(format="bgr24")
+    error = np.abs(image.astype(int) - picture(40)).mean()
+    assert error < 4
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_colours_survive_within_two_grey_levels(codec):
+    encoder = create_video_encoder(codec, 256, 256, 1_500_000)
+    decoder = av.CodecContext.create(DECODERS[codec], "r")
+    colour = np.array([150, 170, 220], np.uint8)
+    image = np.empty((256, 256, 3), np.uint8)
+    image[:] = colour
+    for index in range(5):
+        frames = decoder.decode(av.Packet(bytes(encoder.encode(image, index, False))))
+    # As a decoder that knows no better than the standard: BT.601, studio range.
+    seen = frames[-1].reformat(format="bgr24", src_colorspace=5, src_color_range=1).to_ndarray().mean(axis=(0, 1))
+    assert np.abs(seen - colour).max() <= 2
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_bitrate_is_held(codec):
+    encoder = create_video_encoder(codec, 256, 256, 400_000)
+    noise = np.random.default_rng(1)
+    pictures = [np.clip(picture(i) + noise.normal(0, 6, (256, 256, 1)), 0, 255).astype(np.uint8) for i in range(20)]
+    size = sum(encoder.encode(pictures[i % 20], i, False).size for i in range(125))
+    assert 0.6 * 400_000 < size * 8 / 5 < 1.2 * 400_000
+
+
+def test_h264_is_constrained_baseline_with_its_parameters_before_every_key_frame():
+    for packet in (packet for packet in encode("H264", 30, keys=(20,)) if packet.is_keyframe):
+        data = bytes(packet)
+        at = data.index(b"\x00\x00\x01\x67")
+        profile, constraints = data[at + 4], data[at + 5]
+        assert profile == 66, "baseline"
+        assert constraints & 0xC0 == 0xC0, "constrained, so that 42e01f and 42001f both accept it"
+
+
+def test_h264_has_no_b_frames_and_no_delay():
+    decoder = av.CodecContext.create("h264", "r")
+    kinds = [
+        PictureType(frame.pict_type)
+        for packet in encode("H264", 20)
+        for frame in decoder.decode(av.Packet(bytes(packet)))
+    ]
+    assert set(kinds) == {PictureType.I, PictureType.P}
+
+
+def test_odd_sizes_lose_their_last_row_and_column():
+    encoder = create_video_encoder("H264", 65, 67, 200_000)
+    packet = encoder.encode(np.zeros((67, 65, 3), np.uint8), 0, True)
+    decoder = av.CodecContext.create("h264", "r")
+    frame = [*decoder.decode(av.Packet(bytes(packet))), *decoder.decode(None)][0]
+    assert (frame.width, frame.height) == (64, 66)
+
+
+def test_opus_gives_one_packet_per_20_ms_at_its_position():
+    encoder = OpusEncoder()
+    sound = (np.sin(np.arange(CHUNK_SAMPLES) / 7) * 8000).astype(np.int16)
+    packets = [encoder.encode(sound, 4800 + i * CHUNK_SAMPLES) for i in range(10)]
+    assert [packet.pts for packet in packets] == [4800 + i * CHUNK_SAMPLES for i in range(10)]
+
+
+def test_opus_refuses_other_lengths():
+    with pytest.raises(ValueError, match="960"):
+        OpusEncoder().encode(np.zeros(480, np.int16), 0)
+
+
+def test_opus_keeps_pitch_and_level():
+    encoder, decoder = OpusEncoder(), av.CodecContext.create("libopus", "r")
+    decoder.sample_rate, decoder.layout, decoder.format = 48_000, "mono", "s16"
+    t = np.arange(CHUNK_SAMPLES * 50)
+    sound = (np.sin(2 * np.pi * 440 * t / 48_000) * 8000).astype(np.int16)
+    heard = []
+    for i in range(50):
+        packet = encoder.encode(sound[i * 960 : (i + 1) * 960], i * 960)
+        heard += [frame.to_ndarray().reshape(-1) for frame in decoder.decode(av.Packet(bytes(packet)))]
+    heard = np.concatenate(heard)[9600:].astype(float)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert abs(np.argmax(spectrum) * 48_000 / len(heard) - 440) < 2
+    assert 0.7 < heard.std() / sound.std() < 1.3
+
+
+async def test_encoding_happens_on_threads_of_its_own():
+    pool = EncoderPool(video_threads=1)
+    try:
+        names = {await pool.video(lambda: threading.current_thread().name)}
+        names.add(await pool.audio(lambda: threading.current_thread().name))
+    finally:
+        pool.close()
+    assert sorted(name.rsplit("_", 1)[0] for name in names) == ["audio-encoder", "video-encoder"]
