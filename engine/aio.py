@@ -141,7 +141,7 @@ class Broadcast(Generic[T]):
 
     def subscribe(self) -> Subscription[T]:
         """Receives everything published from now on."""
-        subscription = Subscription(self._capacity, self._subscriptions.discard)
+        subscription: Subscription[T] = Subscription(self._capacity, self._subscriptions.discard)
         if self._closed:
             subscription.close()
         else:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from engine.errors import ConfigInvalid
@@ -83,7 +84,7 @@ _ORIGIN = r"^(\*|https?://[^/\s]+)$"
 
 def _option(default: Any, help: str, group: str, *, shown: str | None = None, **limits: Any) -> Any:
     """One row of the table. ``default`` may be a function (an automatic value); ``shown`` is what people read then."""
-    extra = {"group": group, "shown": shown}
+    extra: JsonDict = {"group": group, "shown": shown}
     if callable(default):
         return Field(default_factory=default, description=help, json_schema_extra=extra, **limits)
     return Field(default=default, description=help, json_schema_extra=extra, **limits)

@@ -17,9 +17,9 @@ from engine.audio.window import RollingWindows
 from engine.avatar.bundle import Avatar
 from engine.avatar.idle import IdleLoop
 from engine.lipsync.base import LipSync
-from engine.planner import FramePlanner
-from engine.renderer import render_now
-from engine.types import MOUTH_SHAPES, AvatarFrame
+from engine.planner import REST_MOUTH, FramePlanner
+from engine.renderer import Rendered, render_now
+from engine.types import AvatarFrame
 
 OFFLINE_UTTERANCE = 1
 
@@ -42,12 +42,11 @@ def render_offline(avatar: Avatar, lipsync: LipSync, samples: np.ndarray, *, sta
     windows = RollingWindows(lipsync.window)
     windows.push(samples)
     windows.end()
-    rest = np.zeros(len(MOUTH_SHAPES), np.float32)
     while windows.frames_ready:
         pts, mel, audio = windows.next()
         plan = planner.speak(mel, audio, OFFLINE_UTTERANCE)
-        image, mouth = avatar.frames[plan.frame_index], rest
-        if plan.mel is not None:
-            rendered = render_now(lipsync, plan.job(prepared))
-            image, mouth = rendered.image, rendered.mouth
-        yield AvatarFrame(image, plan.audio, pts, plan.utterance_id, plan.speaking, mouth)
+        if plan.mel is None:
+            drawn = Rendered(avatar.frames[plan.frame_index], REST_MOUTH)
+        else:
+            drawn = render_now(lipsync, plan.job(prepared))
+        yield AvatarFrame(drawn.image, plan.audio, pts, plan.utterance_id, plan.speaking, drawn.mouth)

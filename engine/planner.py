@@ -17,11 +17,11 @@ import numpy as np
 
 from engine.avatar.idle import IdleLoop
 from engine.lipsync.base import LipJob, PreparedAvatar
-from engine.types import FRAME_SAMPLES, IDLE_UTTERANCE
+from engine.types import FRAME_SAMPLES, IDLE_UTTERANCE, MOUTH_SHAPES
 
-QUIET_MEL = -1.5
-"""A window that nowhere exceeds this is quiet: about the floor of a microphone in a still room (-60 dBFS white noise
-reaches -1.6). Mel values are in [-4, 4], 12.5 dB each."""
+QUIET_MEL = -1.7
+"""A window that nowhere exceeds this is quiet. Mel values are in [-4, 4], 12.5 dB each: a still room (white noise of
+-63 dBFS) stays below, speech of -40 dBFS on average is above in 98 windows of 100 that hold any."""
 QUIET_FRAMES = 8
 """Quiet stretches up to this long (320 ms) stay the model's job; pauses between words are shorter."""
 
@@ -39,6 +39,16 @@ def _silence() -> np.ndarray:
 
 SILENCE = _silence()
 """(1920,) int16: the sound of an idle frame; read-only."""
+
+
+def _rest_mouth() -> np.ndarray:
+    mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
+    mouth.flags.writeable = False
+    return mouth
+
+
+REST_MOUTH = _rest_mouth()
+"""The mouth vector of an idle picture; read-only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,10 +30,11 @@ from engine.clock import FRAME_S, FrameClock
 from engine.errors import VisavisError
 from engine.lipsync.base import PreparedAvatar
 from engine.metrics import EngineMetrics
-from engine.planner import SILENCE, FramePlan, FramePlanner
-from engine.renderer import Rendered, Renderer, Rendering
+from engine.planner import REST_MOUTH, SILENCE, FramePlan, FramePlanner
+from engine.renderer import Rendered, Renderer
+from engine.slots import ProducerCounts, Published, Slot
 from engine.speech import Catchup, Speech
-from engine.types import FRAME_MS, IDLE_UTTERANCE, MOUTH_SHAPES, AvatarFrame, Playback
+from engine.types import FRAME_MS, IDLE_UTTERANCE, AvatarFrame, Playback
 
 LEAD_S = 2 * FRAME_S
 """How far ahead of its publication a frame may be committed."""
@@ -46,69 +47,12 @@ CHANNEL_FRAMES = 5
 
 _MARGIN_LEAST_S = 0.012
 _MARGIN_MOST_S = 0.060
+# Taken for the first picture, before one was measured.
+_RENDER_GUESS_S = 0.012
 # Peak of a frame that may be skipped unheard: -46 dBFS.
 _SILENT_PEAK = 160
 # Timers fire early or late by less than this.
 _EPSILON_S = 1e-4
-
-
-def _rest_mouth() -> np.ndarray:
-    mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
-    mouth.flags.writeable = False
-    return mouth
-
-
-REST_MOUTH = _rest_mouth()
-"""The mouth vector of an idle picture; read-only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A frame as it left, and what is known about it.
-
-    Attributes:
-        frame: the frame.
-        speech: the utterance that plays, or waits for more of its sound; None while idle or quiet.
-        index: which frame of the speech it is; None when it holds no sound of it.
-        held: its own picture was late.
-    """
-
-    frame: AvatarFrame
-    speech: Speech | None
-    index: int | None
-    held: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """A committed frame."""
-
-    plan: FramePlan
-    speech: Speech | None
-    index: int | None
-    rendering: Rendering | None = None
-    image: np.ndarray | None = None
-    mouth: np.ndarray | None = None
-    published: bool = False
-
-
-@dataclass(slots=True)
-class ProducerCounts:
-    """What a producer did so far.
-
-    Attributes:
-        frames: published.
-        held: published with an earlier picture because their own was late.
-        underruns: times an utterance had to wait for its sound.
-        caught_up: live frames skipped to keep the delay small.
-        skipped: positions without a frame, because the machine stood still.
-    """
-
-    frames: int = 0
-    held: int = 0
-    underruns: int = 0
-    caught_up: int = 0
-    skipped: int = 0
 
 
 class Producer:
@@ -119,7 +63,8 @@ class Producer:
         renderer: draws mouths.
         clock: when frames are due.
         on_published: called with every frame as it is published.
-        on_failure: called when a picture could not be drawn; the frame shows the idle picture.
+        on_failure: called with the error and the utterance's id (0 while the mouth eases shut) when a picture could
+            not be drawn; the frame shows the idle picture.
         metrics: where to count.
 
     Attributes:
@@ -134,7 +79,7 @@ class Producer:
         clock: FrameClock,
         *,
         on_published: Callable[[Published], None],
-        on_failure: Callable[[VisavisError], None],
+        on_failure: Callable[[VisavisError, int], None],
         metrics: EngineMetrics,
     ) -> None:
         self.frames: DropOldest[AvatarFrame] = DropOldest(CHANNEL_FRAMES)
@@ -151,18 +96,18 @@ class Producer:
         self._background: Speech | None = None
         self._playing: Speech | None = None
         self._waiting = False
-        self._slots: deque[_Slot] = deque()
+        self._slots: deque[Slot] = deque()
         self._next_pts = 0
-        self._shown = (-1, self._pictures[0], REST_MOUTH)
-        self._render_s = 0.0
+        self._shown: tuple[int, np.ndarray, np.ndarray | None] = (-1, self._pictures[0], REST_MOUTH)
+        self._render_s = _RENDER_GUESS_S
         self._catchup = Catchup()
         self._last_peak = 0
         self._wake = Wake()
         self._tasks = Tasks("producer")
 
     def start(self) -> None:
-        """Starts the frames with the one that is due next."""
-        self._next_pts = self._clock.frame_at(self._clock.now_s() + HANDOUT_S)
+        """Starts the frames with the one that is due about now."""
+        self._next_pts = self._clock.frame_at(self._clock.now_s() + HANDOUT_S - FRAME_S / 2)
         self._tasks.start(self._run(), "frames")
 
     async def aclose(self) -> None:
@@ -342,7 +287,7 @@ class Producer:
             self._metrics.frames_dropped.inc()
 
     def _append(self, plan: FramePlan, speech: Speech | None, index: int | None) -> None:
-        slot = _Slot(plan, speech, index)
+        slot = Slot(plan, speech, index)
         position = len(self._slots)
         self._slots.append(slot)
         if plan.mel is None:
@@ -355,14 +300,14 @@ class Producer:
             return  # too busy: the picture before it is held
         slot.rendering.result.add_done_callback(lambda result: self._rendered(slot, result, submitted_s))
 
-    def _rendered(self, slot: _Slot, result: asyncio.Future[Rendered], submitted_s: float) -> None:
+    def _rendered(self, slot: Slot, result: asyncio.Future[Rendered], submitted_s: float) -> None:
         if result.cancelled():
             return
         error = result.exception()
         if error is not None:
             slot.image, slot.mouth = self._pictures[slot.plan.frame_index], REST_MOUTH
             if isinstance(error, VisavisError):
-                self._on_failure(error)
+                self._on_failure(error, slot.plan.utterance_id)
             return
         rendered = result.result()
         slot.image, slot.mouth = rendered.image, rendered.mouth
@@ -397,7 +342,7 @@ class Producer:
         commit_s = publish_s - (LEAD_S if ready else self._margin_s())
         return min(commit_s, self._handout_s(0)) if self._slots else commit_s
 
-    def _publish(self, slot: _Slot, now_s: float) -> None:
+    def _publish(self, slot: Slot, now_s: float) -> None:
         plan = slot.plan
         held = slot.image is None
         if slot.image is not None:

@@ -8,6 +8,8 @@ Invariants:
 
 from __future__ import annotations
 
+from typing import Any
+
 from engine.conversation.tts.base import Voice
 from engine.errors import NotFound
 from engine.lipsync.base import LipSync
@@ -16,7 +18,7 @@ LIPSYNC_NAMES = ("builtin",)
 VOICE_NAMES = ("espeak",)
 
 
-def create_lipsync(name: str, **options: object) -> LipSync:
+def create_lipsync(name: str, **options: Any) -> LipSync:
     """Loads a lip-sync model; takes up to seconds, so call it off the event loop.
 
     Args:
@@ -34,7 +36,7 @@ def create_lipsync(name: str, **options: object) -> LipSync:
     raise NotFound("lipsync_not_found", f"There is no lip-sync model {name!r}; there is {', '.join(LIPSYNC_NAMES)}.")
 
 
-def create_voice(name: str, **options: object) -> Voice:
+def create_voice(name: str, **options: Any) -> Voice:
     """Makes a voice.
 
     Args:

@@ -2,14 +2,6 @@
 
 Place in the flow: server, recorder -> Session -> (voice, producer, renderer) -> AvatarFrame and Event.
 
-Events (``Event.type`` and the keys of its data):
-    * ``state``: state (``idle`` or ``speaking``);
-    * ``speaking``: speaking, utterance_id, label (``text``, ``file``, ``stream``, ``microphone``, or as played);
-    * ``caption``: utterance_id, text, start_ms, end_ms, words (text, start_ms, end_ms), sent as it is heard;
-    * ``viseme``: utterance_id, mouth (weight by name), every second frame while speaking, and once at rest after it;
-    * ``metrics``: see ``Session._report``, every two seconds and when pictures begin to be held;
-    * ``error``: code, message, utterance_id.
-
 Invariants:
     * frames start with ``start`` and do not stop until ``aclose``: idle when there is nothing to say;
     * a frame is handed out ``HANDOUT_S`` (10 ms) before ``clock.due_s(frame.pts)``, in time to be encoded, and never
@@ -28,26 +20,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import numpy as np
 
-from engine.aio import Broadcast, Subscription, Tasks
+from engine.aio import Subscription, Tasks
 from engine.audio.pcm import PlayoutResampler
 from engine.avatar.bundle import Avatar
 from engine.clock import FrameClock
 from engine.conversation.tts.base import SpeechPiece, Voice, Word
 from engine.errors import AudioInvalid, BackendFailed, Busy, Closed, TextInvalid, VisavisError
 from engine.metrics import EngineMetrics
-from engine.producer import HANDOUT_S, Producer, Published
+from engine.narrator import Narrator
+from engine.producer import HANDOUT_S, Producer
 from engine.renderer import Renderer
 from engine.speech import Caption, Speech
-from engine.types import FPS, FRAME_MS, MOUTH_SHAPES, PLAYOUT_RATE, AvatarFrame, Event, Playback
-
-EVENT_LIMIT = 256
-"""Events a subscriber may leave unread; then the oldest are lost."""
-REPORT_FRAMES = 2 * FPS
-VISEME_FRAMES = 2
+from engine.types import PLAYOUT_RATE, AvatarFrame, Event, Playback
 
 # A sentence is resampled in steps of this length, so that frames leave in between.
 _RESAMPLE_STEP_S = 0.25
@@ -141,7 +128,7 @@ class Session:
         self._voice = voice
         self._limits = limits
         self._metrics = metrics if metrics is not None else renderer.metrics
-        self._events: Broadcast[Event] = Broadcast(EVENT_LIMIT)
+        self._narrator = Narrator(self._metrics)
         self._tasks = Tasks("session")
         self._producer: Producer | None = None
         self._ids = itertools.count(1)
@@ -149,10 +136,6 @@ class Session:
         self._feeder: asyncio.Task[None] | None = None
         self._mirroring = False
         self._microphone: Speech | None = None
-        self._heard: Speech | None = None
-        self._failed_id = 0
-        self._held_at_report = 0
-        self._was_held = False
         self._closed = False
 
     async def start(self) -> None:
@@ -176,10 +159,11 @@ class Session:
             prepared,
             self._renderer,
             self.clock,
-            on_published=self._published,
-            on_failure=self._picture_failed,
+            on_published=self._narrator.published,
+            on_failure=self._narrator.picture_failed,
             metrics=self._metrics,
         )
+        self._narrator.watch(self._producer, self.clock)
         self._producer.start()
         self._metrics.sessions.inc()
 
@@ -289,7 +273,7 @@ class Session:
 
         Iterate over it; leave it with ``await subscription.aclose()``. It holds 256 events, then loses the oldest.
         """
-        return self._events.subscribe()
+        return self._narrator.events.subscribe()
 
     def __aiter__(self) -> AsyncIterator[AvatarFrame]:
         """Frames, each when it is due; for one consumer. Ends when the session closes.
@@ -311,7 +295,7 @@ class Session:
         if self._producer is not None:
             await self._producer.aclose()
             self._metrics.sessions.dec()
-        self._events.close()
+        self._narrator.events.close()
 
     # Sources ------------------------------------------------------------------------------------------------------
 
@@ -369,86 +353,9 @@ class Session:
             await asyncio.sleep(0)
         await speech.feed(resampler.flush())
 
-    # Events -------------------------------------------------------------------------------------------------------
-
-    def _emit(self, kind: str, **data: object) -> None:
-        self._events.publish(Event(kind, data, self.clock.now_s()))
-
     def _voice_failed(self, error: VisavisError, speech: Speech) -> None:
         self._metrics.failures("voice").inc()
-        self._emit("error", **error.to_dict(), utterance_id=speech.utterance_id)
-
-    def _picture_failed(self, error: VisavisError) -> None:
-        # A model that fails does so 25 times a second; once an utterance is enough to know.
-        utterance_id = self._heard.utterance_id if self._heard is not None else 0
-        if utterance_id != self._failed_id:
-            self._failed_id = utterance_id
-            self._emit("error", **error.to_dict(), utterance_id=utterance_id)
-
-    def _published(self, published: Published) -> None:
-        """Turns what was published into events."""
-        frame, speech = published.frame, published.speech
-        if speech is not self._heard:
-            self._switch(speech)
-        if speech is not None and published.index is not None:
-            for caption in speech.captions_until((published.index + 1) * FRAME_MS):
-                self._caption(caption, speech)
-        if frame.speaking and frame.pts % VISEME_FRAMES == 0:
-            self._viseme(frame.utterance_id, frame.mouth)
-        if frame.pts % REPORT_FRAMES == REPORT_FRAMES - 1 or (published.held and not self._was_held):
-            self._report()
-        self._was_held = published.held
-
-    def _switch(self, speech: Speech | None) -> None:
-        before, self._heard = self._heard, speech
-        if before is not None:
-            self._emit("speaking", speaking=False, utterance_id=before.utterance_id, label=before.label)
-        if speech is None:
-            if before is not None:
-                self._viseme(before.utterance_id, np.zeros(len(MOUTH_SHAPES), np.float32))
-            self._emit("state", state="idle")
-            return
-        if before is None:
-            self._emit("state", state="speaking")
-        self._emit("speaking", speaking=True, utterance_id=speech.utterance_id, label=speech.label)
-        if speech.heard_samples and not speech.live:
-            self._metrics.first_sound_ms.observe((self.clock.now_s() - speech.created_s) * 1000)
-        self._metrics.utterances.inc()
-
-    def _caption(self, caption: Caption, speech: Speech) -> None:
-        words = [{"text": word.text, "start_ms": word.start_ms, "end_ms": word.end_ms} for word in caption.words]
-        self._emit(
-            "caption",
-            utterance_id=speech.utterance_id,
-            text=caption.text,
-            start_ms=caption.start_ms,
-            end_ms=caption.end_ms,
-            words=words,
-        )
-
-    def _viseme(self, utterance_id: int, mouth: np.ndarray | None) -> None:
-        if mouth is None:
-            return
-        weights = {name: round(float(weight), 3) for name, weight in zip(MOUTH_SHAPES, mouth, strict=True)}
-        self._emit("viseme", utterance_id=utterance_id, mouth=weights)
-
-    def _report(self) -> None:
-        producer = cast(Producer, self._producer)
-        counts = producer.counts
-        self._emit(
-            "metrics",
-            frames=counts.frames,
-            held=counts.held,
-            degraded=counts.held > self._held_at_report,
-            underruns=counts.underruns,
-            caught_up=counts.caught_up,
-            skipped=counts.skipped,
-            unread=producer.frames.dropped,
-            backlog_ms=producer.backlog_ms,
-            render_ms=round(producer.render_ms, 1),
-            margin_ms=round(producer.margin_ms, 1),
-        )
-        self._held_at_report = counts.held
+        self._narrator.failed(error, speech.utterance_id)
 
     def _require_open(self) -> None:
         if self._closed:

@@ -42,7 +42,6 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 _HEADERS = {
-    "Server": "Visavis",
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -195,6 +194,7 @@ def _is_loopback(host: str) -> bool:
 
 async def protective_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """Signal handler: adds the headers that every answer carries."""
+    response.headers["Server"] = "Visavis"
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
 

@@ -30,6 +30,9 @@ from server.tracks import AvatarAudioTrack, AvatarVideoTrack, MediaPump, route_k
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 1.5
+LATECOMERS_S = 0.06
+SETTLED_S = 5.0
+"""A connection whose state has not changed for so long starts nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Peer:
         self._audio: AvatarAudioTrack | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._microphones = 0
+        self._changed_s = time.monotonic()
 
     async def answer(self, offer: signaling.Offer) -> RTCSessionDescription:
         """Negotiates and starts to work. On any error, call ``aclose``.
@@ -130,10 +134,23 @@ class Peer:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._connection.close()
+                await self._stop_latecomers()
                 if self._video is not None:
                     await self._video.aclose()
         except TimeoutError:
             logger.warning("a peer connection did not close in %.1f s", CLOSE_TIMEOUT_S)
+
+    async def _stop_latecomers(self) -> None:
+        # aiortc goes on connecting in the background while it is closed, and what it starts then (aioice's consent
+        # checks, a sender's reports) nothing would ever stop. It is done within a few pacing intervals of 20 ms;
+        # stopping once more ends what came late and does nothing to what was stopped before.
+        if time.monotonic() - self._changed_s > SETTLED_S:
+            return
+        await asyncio.sleep(LATECOMERS_S)
+        for transceiver in self._connection.getTransceivers():
+            await transceiver.sender.stop()
+            await transceiver.receiver.stop()
+            await transceiver.receiver.transport.transport._connection.close()
 
     def _start(self, name: str, work: Coroutine[Any, Any, None], reason: EndReason | None) -> None:
         """Runs work of this peer; its end is the peer's end when a reason is given, its failure always is."""
@@ -158,6 +175,8 @@ class Peer:
 
     def _on_state(self) -> None:
         state = self._connection.connectionState
+        if state != "closed":
+            self._changed_s = time.monotonic()
         if state == "connected" and not self._connected.is_set():
             self._connected.set()
             self._metrics.peers.inc()

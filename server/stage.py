@@ -21,13 +21,13 @@ from typing import TypeVar
 import av
 import cv2
 import numpy as np
-from engine.registry import create_lipsync, create_voice
 
 from engine.avatar.bundle import IDLE_FILE, Avatar, AvatarCard, list_avatars, load_avatar
 from engine.config import Config
 from engine.conversation.tts.base import Voice
 from engine.errors import AvatarInvalid, ConfigInvalid, NotFound
 from engine.metrics import EngineMetrics
+from engine.registry import create_lipsync, create_voice
 from engine.renderer import Renderer
 from engine.session import Session, SessionLimits
 
@@ -100,7 +100,7 @@ class Stage:
                 lambda: create_lipsync(config.lipsync, threads=1, precision=config.precision)
             ),
             self.on_file_thread(
-                lambda: create_voice(config.voice, voice=config.voice_name, rate=config.voice_rate)
+                lambda: create_voice(config.voice, name=config.voice_name, rate_wpm=config.voice_rate)
             ),
             self.on_file_thread(lambda: load_avatar(config.avatars_dir / self.default)),
         )

@@ -42,6 +42,7 @@ let avatar = query.get("avatar") ?? undefined;
 let soundChosen = false;
 let tried = false;
 let live = { state: "new" };
+let fileName = "";
 const asked = new Set();
 
 window.visavis = head;
@@ -99,7 +100,7 @@ head.addEventListener("state", ({ detail }) => {
   if (detail.state === "live") {
     $("veil").hidden = true;
     microphone.track && head.setMicrophone(microphone.track);
-  } else if (detail.state === "connecting" && !detail.reason) {
+  } else if (["connecting", "reconnecting"].includes(detail.state) && !detail.reason) {
     patience = setTimeout(veil, PATIENCE_MS);
   } else {
     veil();
@@ -173,7 +174,7 @@ async function startTalking(deviceId) {
   try {
     const track = await microphone.start(deviceId);
     await head.setMicrophone(track);
-    hush("microphone");
+    hush();
     if (before === "off") setMirror(true);
     setTalk(microphone.muted ? "muted" : "on");
   } catch (error) {
@@ -219,7 +220,11 @@ head.addEventListener("speaking", ({ detail }) => {
   if (!detail.speaking) captions.finish();
   arrange();
 });
-head.addEventListener("caption", ({ detail }) => captions.show(detail));
+head.addEventListener("caption", ({ detail }) => {
+  // The server calls every uploaded sound "file"; here its name is known.
+  const unnamed = detail.text === "file" && !detail.words?.length;
+  captions.show(unnamed ? { ...detail, text: fileName } : detail);
+});
 head.addEventListener("error", ({ detail }) => tell(detail));
 
 function stop() {
@@ -298,6 +303,7 @@ new Files(
     wantSound();
     tried = true;
     hush();
+    fileName = file.name;
     ask(await head.play(file, options));
   },
   (error) => tell(error),

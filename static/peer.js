@@ -58,16 +58,23 @@ export class Peer extends EventTarget {
     this.avatar = avatar;
     this.iceServers = iceServers;
     this.state = "new";
+    this.reason = null;
     this.session = null;
   }
 
   /** Connect, or try again at once. Returns when the attempt has ended; the outcome is a state event. */
-  async connect() {
-    clearTimeout(this.#retryTimer);
+  connect() {
     if (typeof RTCPeerConnection === "undefined") return this.#setState("stopped", problem("webrtc_missing"));
+    this.#failures = 0;
+    return this.#begin(this.#wasLive ? "reconnecting" : "connecting", null);
+  }
+
+  /** One attempt. State and reason stay as they are told here until it has ended, so that words do not flicker. */
+  async #begin(state, reason) {
+    clearTimeout(this.#retryTimer);
     this.#drop();
     const generation = this.#generation;
-    this.#setState(this.#wasLive ? "reconnecting" : "connecting", this.#wasLive ? problem("connection_lost") : null);
+    this.#setState(state, reason);
     try {
       await this.#attempt(generation);
     } catch (error) {
@@ -159,7 +166,7 @@ export class Peer extends EventTarget {
   #connected(pc, stale) {
     return new Promise((resolve, reject) => {
       let lostTimer = 0;
-      const lost = () => !stale() && this.state === "live" && this.connect();
+      const lost = () => !stale() && this.#lost();
       pc.onconnectionstatechange = () => {
         clearTimeout(lostTimer);
         if (pc.connectionState === "connected") {
@@ -187,7 +194,7 @@ export class Peer extends EventTarget {
         // A late tick means that this page slept; the server deserves a chance to answer first.
         if (now - ticked > SILENCE_MS) heard = now;
         ticked = now;
-        if (now - heard > SILENCE_MS) return this.connect();
+        if (now - heard > SILENCE_MS) return this.#lost();
         this.send({ type: "ping", t: now });
       }, HEARTBEAT_MS);
       this.send({ type: "ping", t: heard });
@@ -198,7 +205,11 @@ export class Peer extends EventTarget {
       if (event?.type === "state" && ["ended", "closed"].includes(event.state)) this.#ended(event);
       else if (event) this.#emit("message", { event });
     };
-    channel.onclose = () => !stale() && this.state === "live" && this.connect();
+    channel.onclose = () => !stale() && this.#lost();
+  }
+
+  #lost() {
+    if (this.state === "live") this.#begin("reconnecting", problem("connection_lost"));
   }
 
   /** The server has ended the session on purpose: nothing to reconnect to until somebody asks. */
@@ -215,7 +226,7 @@ export class Peer extends EventTarget {
     const delay = BACKOFF_MS[Math.min(this.#failures, BACKOFF_MS.length) - 1] * (0.8 + 0.4 * Math.random());
     if (error.code === "server_full" && this.#wasLive && this.#failures <= OWN_SEAT_ATTEMPTS) {
       // Most likely the seat that is taken is the one we have just lost.
-      this.#retry("reconnecting", problem("connection_lost"), OWN_SEAT_MS);
+      this.#retry("reconnecting", this.reason, OWN_SEAT_MS);
     } else if (error.code === "server_full") {
       this.#retry("waiting", error, (error.retryAfterS || FULL_RETRY_S) * 1000);
     } else if (error.code === "no_route" && this.#failures >= ROUTE_ATTEMPTS) {
@@ -228,7 +239,7 @@ export class Peer extends EventTarget {
   }
 
   #retry(state, reason, delayMs) {
-    this.#retryTimer = setTimeout(() => this.connect(), delayMs);
+    this.#retryTimer = setTimeout(() => this.#begin(state, reason), delayMs);
     this.#setState(state, reason, performance.now() + delayMs);
   }
 
@@ -251,6 +262,7 @@ export class Peer extends EventTarget {
   /** @param {number} [retryAt] performance.now() of the next attempt */
   #setState(state, reason = null, retryAt = 0) {
     this.state = state;
+    this.reason = reason;
     this.#emit("state", { state, reason, retryAt });
   }
 

@@ -85,6 +85,12 @@ const WORDS = {
   avatar_unknown: ["This face does not exist", "Check the name in the address, or choose another face in Settings."],
   file_not_audio: ["That is not a sound file", "Drop a wav, mp3, flac, ogg or m4a file."],
   file_too_large: ["The file is too large", "This server takes at most {mb} MB. Choose a shorter piece or an mp3."],
+  audio_unreadable: ["That is not a sound file", "{message}"],
+  audio_empty: ["There is no sound in this file", "{message}"],
+  audio_too_long: ["That is too long", "{message}"],
+  body_too_large: ["The file is too large", "{message}"],
+  text_too_long: ["That is too long", "{message}"],
+  queue_full: ["One thing after the other", "{message}"],
   not_connected: ["Not connected yet", "Wait for the portrait to come alive, then send it again."],
 };
 

@@ -13,7 +13,7 @@
  *
  * Events (none bubbles; `detail` in braces)
  *   state     {state, reason, retryAt}   see peer.js; reason is a Problem or null
- *   firstframe {ms}                      since `connect`, the first picture of this connection
+ *   firstframe {ms}                      the first picture, since `connect` or since the last one was lost
  *   speaking, caption, viseme, metrics, error, accepted, interrupted   as they come over the data channel
  *   sound     {muted, blocked}           blocked: the browser wants a click before it plays sound
  *   shape     {ratio}                    width / height of the picture
@@ -36,6 +36,8 @@ export class TalkingHead extends HTMLElement {
   #utterance = 0;
   #mirror = false;
   #latencyMs = null;
+  #shown;
+  #lastState = "new";
 
   constructor() {
     super();
@@ -185,6 +187,8 @@ export class TalkingHead extends HTMLElement {
   }
 
   #onState(detail) {
+    if (this.#lastState === "live" && detail.state !== "live") this.#started = performance.now();
+    this.#lastState = detail.state;
     if (detail.state !== "live") this.#setSpeaking({ type: "speaking", speaking: false });
     this.#tell("state", detail);
   }
@@ -206,6 +210,7 @@ export class TalkingHead extends HTMLElement {
   /** Play a new stream under whatever is visible, and fade it in once it has a picture. */
   async #show(stream) {
     this.#video.srcObject = stream;
+    this.#shown = this.avatar;
     const arrived = () => {
       if (this.#video.srcObject !== stream) return;
       this.classList.add("showing");
@@ -224,10 +229,11 @@ export class TalkingHead extends HTMLElement {
     }
   }
 
-  /** Keep the last frame on the screen while there is no stream. */
+  /** Keep the last frame on the screen while there is no stream; a new face begins with its poster. */
   #freeze() {
     const { videoWidth: width, videoHeight: height } = this.#video;
-    if (width && this.classList.contains("showing")) {
+    if (this.#shown !== this.avatar) this.#still.hidden = true;
+    else if (width && this.classList.contains("showing")) {
       Object.assign(this.#still, { width, height, hidden: false });
       this.#still.getContext("2d").drawImage(this.#video, 0, 0);
     }

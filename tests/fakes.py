@@ -87,6 +87,11 @@ class FakeLipSync:
     prepared: int = 0
     predicted: int = 0
     threads: set[str] = field(default_factory=set)
+    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    async def first_begun(self) -> None:
+        """Returns once a prediction has begun."""
+        await asyncio.to_thread(self.begun.acquire, timeout=10)
 
     def prepare(self, avatar: Avatar) -> FakePrepared:
         self.prepared += 1
@@ -94,6 +99,7 @@ class FakeLipSync:
 
     def predict(self, jobs: Sequence[LipJob]) -> list[FacePatch]:
         self.threads.add(threading.current_thread().name)
+        self.begun.release()
         if self.gate is not None:
             self.gate.wait(10)
         if self.compute_s:

@@ -186,3 +186,13 @@ def test_rendering_imports_neither_torch_nor_librosa():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert said.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(not any((REPOSITORY / "avatars").glob("*/avatar.toml")), reason="no avatar is shipped yet")
+def test_what_is_shipped_speaks_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "engine", "render", "--text", "Bob, who are you?", "-o", str(tmp_path / "out.mp4")]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert said.returncode == 0 and said.stderr == ""
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert file.streams.video[0].frames > 15
+        assert file.streams.audio[0].start_time == 0

@@ -22,16 +22,11 @@ import re
 import tomllib
 import zipfile
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.error import FFmpegError
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
-from av.video.stream import VideoStream
 
+from engine.avatar.video import decode_loop, encode_loop
 from engine.errors import AvatarInvalid, NotFound
 from engine.types import FPS
 
@@ -50,17 +45,6 @@ MAX_DECODED_BYTES = 1 << 30
 MAX_VIDEO_BYTES = 256 << 20
 MAX_FACES_BYTES = 4 << 20
 MAX_CARD_BYTES = 64 << 10
-
-# SWS/AVColorSpace numbers of BT.709, for the tags that players read.
-_BT709 = 1
-
-# Without these flags swscale truncates instead of rounding: a grey of 128 comes back as (126, 126, 124).
-_EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
 
 _log = logging.getLogger(__name__)
 
@@ -196,7 +180,9 @@ def load_avatar(folder: Path) -> Avatar:
     """
     card = read_card(folder)
     landmarks, boxes = _read_faces(card.name, folder / FACES_FILE)
-    frames = _decode_idle(card, folder / IDLE_FILE, len(landmarks))
+    _require_file(folder / IDLE_FILE, MAX_VIDEO_BYTES)
+    _check_length(card.name, len(landmarks), card.size)
+    frames = decode_loop(folder / IDLE_FILE, card.size, len(landmarks))
     avatar = Avatar(
         card.name, card.title, card.size, card.licence, card.source, card.synthetic, card.consent,
         frames, landmarks, boxes,
@@ -228,7 +214,7 @@ def write_avatar(folder: Path, avatar: Avatar, *, crf: int = 14) -> None:
     _check(avatar)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD_FILE).unlink(missing_ok=True)
-    _encode_idle(avatar, folder / IDLE_FILE, crf)
+    encode_loop(folder / IDLE_FILE, avatar.frames, crf)
     np.savez_compressed(
         folder / FACES_FILE,
         landmarks=avatar.landmarks.astype(np.float32),
@@ -271,6 +257,11 @@ def _check_size(name: str, width: int, height: int) -> None:
         raise _invalid(name, "avatar_size", f"width and height must be even and within {MIN_SIDE} to {MAX_SIDE}")
 
 
+def _check_length(name: str, count: int, size: tuple[int, int]) -> None:
+    if not MIN_FRAMES <= count <= MAX_FRAMES or count * size[0] * size[1] * 3 > MAX_DECODED_BYTES:
+        raise _invalid(name, "avatar_length", f"{count} pictures, not {MIN_FRAMES} to {MAX_FRAMES} within 1 GiB")
+
+
 def _check_consent(name: str, synthetic: bool, consent: str) -> None:
     if not synthetic and not consent.strip():
         raise _invalid(
@@ -288,8 +279,7 @@ def _check(avatar: Avatar) -> None:
         raise _invalid(name, "avatar_fps", f"the idle loop must have {FPS} pictures a second")
     if (width, height) != avatar.size:
         raise _invalid(name, "avatar_size", f"pictures are {width} x {height}, the card says {avatar.size}")
-    if not MIN_FRAMES <= count <= MAX_FRAMES or frames.nbytes > MAX_DECODED_BYTES:
-        raise _invalid(name, "avatar_length", f"{count} pictures, not {MIN_FRAMES} to {MAX_FRAMES} within 1 GiB")
+    _check_length(name, count, avatar.size)
     if avatar.landmarks.shape != (count, 5, 2) or avatar.boxes.shape != (count, 4):
         raise _invalid(
             name,
@@ -325,81 +315,3 @@ def _read_faces(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise _invalid(
             name, "avatar_faces_unreadable", f"{FACES_FILE} must hold the arrays 'landmarks' and 'boxes' ({error})"
         ) from error
-
-
-def _decode_idle(card: AvatarCard, path: Path, count: int) -> np.ndarray:
-    """The idle loop as (count, H, W, 3) uint8 BGR; filled in place, since a second copy would double the peak."""
-    _require_file(path, MAX_VIDEO_BYTES)
-    width, height = card.size
-    if not MIN_FRAMES <= count <= MAX_FRAMES or count * width * height * 3 > MAX_DECODED_BYTES:
-        raise _invalid(card.name, "avatar_length", f"{count} pictures, not {MIN_FRAMES} to {MAX_FRAMES} within 1 GiB")
-    pictures = np.empty((count, height, width, 3), np.uint8)
-    decoded = 0
-    try:
-        # A fixed demuxer: the file decides nothing about how it is opened.
-        with av.open(str(path), format="mp4") as container:
-            stream = _video_stream(card, container)
-            for frame in container.decode(stream):
-                if decoded < count:
-                    pictures[decoded] = _to_bgr(frame)
-                decoded += 1
-                if decoded > count:
-                    break
-    except (FFmpegError, OSError) as error:
-        raise _invalid(card.name, "avatar_video_unreadable", f"{IDLE_FILE} cannot be decoded ({error})") from error
-    if decoded != count:
-        found = "more" if decoded > count else decoded
-        raise _invalid(card.name, "avatar_length", f"{IDLE_FILE} has {found} pictures, {FACES_FILE} describes {count}")
-    return pictures
-
-
-def _video_stream(card: AvatarCard, container: InputContainer) -> VideoStream:
-    if not container.streams.video:
-        raise _invalid(card.name, "avatar_video_unreadable", f"{IDLE_FILE} has no video")
-    stream = container.streams.video[0]
-    if stream.codec_context.name != "h264" or stream.codec_context.pix_fmt != "yuv420p":
-        raise _invalid(card.name, "avatar_video_unreadable", f"{IDLE_FILE} must be H.264 in yuv420p")
-    if (stream.width, stream.height) != card.size:
-        found = f"{stream.width} x {stream.height}"
-        raise _invalid(card.name, "avatar_size", f"{IDLE_FILE} is {found}, the card says {card.size}")
-    if stream.average_rate != FPS:
-        raise _invalid(card.name, "avatar_fps", f"{IDLE_FILE} has {stream.average_rate} pictures a second, not {FPS}")
-    stream.thread_type = "AUTO"
-    return stream
-
-
-def _to_bgr(frame: av.VideoFrame) -> np.ndarray:
-    return frame.reformat(
-        format="bgr24",
-        src_colorspace=Colorspace.ITU709,
-        dst_colorspace=Colorspace.ITU709,
-        src_color_range=ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=_EXACT,
-    ).to_ndarray()
-
-
-def _encode_idle(avatar: Avatar, path: Path, crf: int) -> None:
-    width, height = avatar.size
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, FPS)
-        context = stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = ColorRange.MPEG.value
-        stream.options = {"crf": str(crf), "preset": "slow", "bf": "0"}
-        for index, picture in enumerate(avatar.frames):
-            source = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")
-            frame = source.reformat(
-                format="yuv420p",
-                src_colorspace=Colorspace.ITU709,
-                dst_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.JPEG,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=_EXACT,
-            )
-            frame.pts, frame.time_base = index, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))

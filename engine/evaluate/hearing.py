@@ -89,7 +89,7 @@ def cost_of(model: Path) -> Cost:
             per_output = {
                 "Convolution": np.prod(weights[1:]),
                 "GroupConvolution": np.prod(weights[2:]),
-                "MatMul": weights[-2],
+                "MatMul": np.prod(weights[-2:]) // result[-1],
             }
             if kind == "ConvolutionBackpropData":
                 macs += int(np.prod(operation.get_input_shape(0)) * np.prod(weights[1:]))

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 class PreparedAvatar(Protocol):
     """Whatever a model caches of an avatar; opaque to everybody but that model."""
 
-    avatar: Avatar
+    @property
+    def avatar(self) -> Avatar:
+        """Whom it was prepared from."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

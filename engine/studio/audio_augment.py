@@ -18,6 +18,8 @@ from scipy.signal import fftconvolve, lfilter
 
 from engine.types import ANALYSIS_RATE
 
+_CLEAN_SHARE = 0.2
+
 
 def augment(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """A random variation of a sound.
@@ -30,6 +32,8 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
         The (M,) float32 sound in [-1, 1], and its speed: what was at t seconds is now at t / speed.
     """
     speed = 1.0
+    if rng.random() < _CLEAN_SHARE:  # voices and microphones near the mouth reach the product like this
+        return (samples * 10 ** (rng.uniform(-20, 0) / 20)).astype(np.float32), speed
     if rng.random() < 0.7:  # pitch, formants and tempo together, as between people of different size
         speed = float(np.exp(rng.uniform(-0.20, 0.20)))
         samples = soxr.resample(samples, ANALYSIS_RATE, ANALYSIS_RATE / speed, quality="MQ")

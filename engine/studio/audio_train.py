@@ -68,7 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="folder for weights and the log")
     parser.add_argument("--talkers", type=Path, required=True, help="measured openings of real talkers (JSON)")
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos named in it")
-    parser.add_argument("--recorded-share", type=float, default=0.0, help="share of recorded_train_*.npz")
+    parser.add_argument(
+        "--source",
+        action="append",
+        metavar="PATTERN=SHARE",
+        help="shards and how often their clips are drawn (default: train_*.npz=1); may be repeated",
+    )
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--batch", type=int, default=16)
@@ -80,9 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
 
-    sources = [(sorted(options.shards.glob("train_*.npz")), 1 - options.recorded_share)]
-    if options.recorded_share:
-        sources.append((sorted(options.shards.glob("recorded_train_*.npz")), options.recorded_share))
+    sources = []
+    for source in options.source or ["train_*.npz=1"]:
+        pattern, _, share = source.partition("=")
+        if not (shards := sorted(options.shards.glob(pattern))):
+            parser.error(f"there is no {pattern} in {options.shards}")
+        sources.append((shards, float(share or 1)))
     batches = DataLoader(
         Batches(sources, options.batch, seed=options.seed), batch_size=None, num_workers=1, prefetch_factor=8
     )

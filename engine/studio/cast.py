@@ -51,8 +51,8 @@ _SOFT_STUDIO = Look(
     lights=(
         AreaLight((-6, 10.5, 9), 6, 1150, (1.0, 0.96, 0.91)),
         AreaLight((8, 6.5, 8), 8, 380, (0.92, 0.96, 1.0)),
-        AreaLight((5, 11, -7), 4, 480, (1.0, 0.97, 0.95)),
-        AreaLight((-5, 9, -8), 3, 320, (0.95, 0.97, 1.0)),
+        AreaLight((5, 11, -7), 4, 300, (1.0, 0.97, 0.95)),
+        AreaLight((-5, 9, -8), 3, 230, (0.95, 0.97, 1.0)),
         # A small lamp at the camera: without it teeth and tongue drown in the shadow of the lips.
         AreaLight((0, 6.0, 12), 2, 150, (1.0, 0.98, 0.95)),
     ),
@@ -66,7 +66,12 @@ PORTRAITS: Mapping[str, Portrait] = {
         title="Maya",
         identity=Identity(
             macro=Macro(gender=0.04, ancestry=(1, 0.45, 0.15), proportions=1, weight=0.42),
-            details={"head/head-oval": 0.5, "chin/chin-width-decr": 0.3, "mouth/mouth-scale-horiz-incr": 0.2},
+            details={
+                "head/head-oval": 0.5,
+                "chin/chin-width-decr": 0.3,
+                "mouth/mouth-scale-horiz-incr": 0.2,
+                "eyebrows/eyebrows-angle-up": 0.25,
+            },
             skin="young_lightskinned_female_diffuse3",
             iris="brownlight",
             hair="bob02",
@@ -83,9 +88,9 @@ PORTRAITS: Mapping[str, Portrait] = {
         ),
         face={
             "expression/units/caucasian/mouth-corner-puller": 0.50,
-            "arkit/browInnerUp": 0.24,
-            "arkit/browOuterUpLeft": 0.18,
-            "arkit/browOuterUpRight": 0.18,
+            "arkit/browInnerUp": 0.46,
+            "arkit/browOuterUpLeft": 0.20,
+            "arkit/browOuterUpRight": 0.20,
             "arkit/cheekSquintLeft": 0.22,
             "arkit/cheekSquintRight": 0.22,
         },
@@ -95,6 +100,6 @@ PORTRAITS: Mapping[str, Portrait] = {
         combing=Combing(count=14_000),
         hair_radius_dm=0.0028,
         hair_melanin=0.80,
-        hair_redness=0.45,
+        hair_redness=0.25,
     )
 }

@@ -21,8 +21,8 @@ from engine.studio.mouth import viseme_vector
 from engine.studio.phones import Gesture
 from engine.types import FPS, MOUTH_SHAPES
 
-LIP_LEAD_S = 0.03
-"""Lips run ahead of the sound they make."""
+LIP_LEAD_S = 0.015
+"""Lips run ahead of the sound they make; in videos of nine talkers by 5 ms at the most, in the literature by 30 ms."""
 
 _DOMINANCE: dict[str, tuple[float, float]] = {
     "sil": (0.9, 0.075),

@@ -196,13 +196,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=512, help="side of the picture, pixels")
     parser.add_argument("--samples", type=int, default=12, help="light paths per pixel")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--frames", default="", help="first:last+1, all when absent")
+    parser.add_argument("--frames", default="", help="start:stop:step as in Python, all when absent")
     arguments = parser.parse_args(argv)
     scene = load_scene(arguments.scene)
-    frames = range(scene.frame_count)
-    if arguments.frames:
-        first, end = (int(x) for x in arguments.frames.split(":"))
-        frames = range(first, min(end, scene.frame_count))
+    bounds = [int(word) if word else None for word in (arguments.frames or ":").split(":")]
+    frames = range(scene.frame_count)[slice(*bounds)]
     draw(scene, arguments.out, arguments.size, arguments.samples, arguments.threads, frames)
     return 0
 

@@ -79,18 +79,18 @@ class Pairs:
         """Number of people."""
         return len(self._people)
 
-    def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Draws augmented pairs of different people."""
-        chosen = rng.choice(len(self._people), size, replace=size > len(self._people))
+    def batch(self, rng: np.random.Generator, people: int, mouths: int) -> Batch:
+        """Draws augmented pairs: some mouths each of some people, those of one person after one another."""
         items = []
-        for person in chosen:
+        for person in rng.choice(len(self._people), people, replace=people > len(self._people)):
             name, index = self._people[person]
-            mouths = self._shards[name]["mouths"].shape[1]
-            target = 0 if rng.random() < _REST_SHARE else int(rng.integers(1, mouths))
-            margin = self._shards[name]["images"].shape[2] - CROP_SIZE
-            shift = rng.integers(0, margin + 1, 2)
-            items.append(_pair(self._shards[name], index, target, shift, mirrored=rng.random() < 0.5))
-        return _augmented(_stacked(items), rng)
+            shard = self._shards[name]
+            shift = rng.integers(0, shard["images"].shape[2] - CROP_SIZE + 1, 2)
+            mirrored = rng.random() < 0.5
+            for target in rng.choice(np.arange(1, shard["mouths"].shape[1]), mouths, replace=False):
+                kept = 0 if rng.random() < _REST_SHARE else int(target)
+                items.append(_pair(shard, index, kept, shift, mirrored=mirrored))
+        return _augmented(_stacked(items), rng, mouths)
 
     def exact(self, person: int, mouths: slice) -> Batch:
         """Some mouths of one person as they are: no shift, no mirror image, no noise."""
@@ -119,23 +119,25 @@ def _pair(
 def _stacked(items: list[tuple[np.ndarray, ...]]) -> Batch:
     columns = [torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True)]
     reference, target, flow, seen, opened = (column.permute(0, 3, 1, 2) for column in columns[:5])
-    return Batch(
-        reference.float() / 255, target.float() / 255, columns[5].float(), flow, seen.float() / 255, opened.float() / 255
-    )
+    reference, target, seen, opened = (column.float() / 255 for column in (reference, target, seen, opened))
+    return Batch(reference, target, columns[5].float(), flow, seen, opened)
 
 
-def recolour(pictures: list[Tensor], rng: np.random.Generator) -> list[Tensor]:
-    """Changes exposure, contrast and white balance of every picture of the lists in the same way, item by item."""
-    size = len(pictures[0])
-    gamma = torch.from_numpy(np.exp(rng.normal(0, 0.18, (size, 1, 1, 1)))).float()
-    gain = torch.from_numpy(np.exp(rng.normal(0, 0.10, (size, 1, 1, 1)) + rng.normal(0, 0.05, (size, 3, 1, 1)))).float()
-    lift = torch.from_numpy(rng.normal(0, 0.03, (size, 1, 1, 1))).float()
+def recolour(pictures: list[Tensor], rng: np.random.Generator, repeat: int) -> list[Tensor]:
+    """Changes exposure, contrast and white balance, the same for ``repeat`` pictures in a row and in all lists."""
+    size = len(pictures[0]) // repeat
+    gamma = np.exp(rng.normal(0, 0.18, (size, 1, 1, 1)))
+    gain = np.exp(rng.normal(0, 0.10, (size, 1, 1, 1)) + rng.normal(0, 0.05, (size, 3, 1, 1)))
+    lift = rng.normal(0, 0.03, (size, 1, 1, 1))
+    gamma, gain, lift = (torch.from_numpy(value).float().repeat_interleave(repeat, 0) for value in (gamma, gain, lift))
     return [(picture.clamp(min=1e-4) ** gamma * gain + lift).clamp(0, 1) for picture in pictures]
 
 
-def _augmented(batch: Batch, rng: np.random.Generator) -> Batch:
-    reference, target = recolour([batch.reference, batch.target], rng)
-    return Batch(degrade(reference, rng), target, batch.mouth, batch.flow, batch.seen, batch.opened)
+def _augmented(batch: Batch, rng: np.random.Generator, mouths: int) -> Batch:
+    """Augments pairs of which every ``mouths`` in a row share a person, and so a camera."""
+    reference, target = recolour([batch.reference, batch.target], rng, mouths)
+    reference = degrade(reference[::mouths], rng).repeat_interleave(mouths, 0)
+    return Batch(reference, target, batch.mouth, batch.flow, batch.seen, batch.opened)
 
 
 def degrade(reference: Tensor, rng: np.random.Generator) -> Tensor:

@@ -144,7 +144,8 @@ def _painted(
     side = texture.shape[0]
     offset = rest - mouth_centre
     lips = body & (np.linalg.norm(offset / _LIP_REACH, axis=1) < 1)
-    beard = body & (np.linalg.norm((offset + [0, 0.25, 0]) / _BEARD_REACH, axis=1) < 1) & (offset[:, 1] < 0.22) & ~lips
+    below = offset + np.array([0, 0.25, 0])
+    beard = body & (np.linalg.norm(below / _BEARD_REACH, axis=1) < 1) & (offset[:, 1] < 0.22) & ~lips
     result = texture.astype(np.float32)
     for name, region in (("beard", beard), ("lips", lips)):
         if name not in paint:

@@ -47,6 +47,7 @@ def pair_loss(batch: Batch, layers: Layers) -> tuple[Tensor, dict[str, float], T
 
 def edge_loss(picture: Tensor, target: Tensor, importance: Tensor) -> Tensor:
     """L1 between brightness steps to the right and down, over three scales."""
+    picture, target = picture.mean(1, keepdim=True), target.mean(1, keepdim=True)
     total = picture.new_zeros(())
     for _ in range(3):
         for axis in (2, 3):

@@ -20,9 +20,9 @@ from torch.nn import functional
 from engine.lipsync.builtin.crop import CROP_SIZE
 from engine.types import MOUTH_SHAPES
 
-_WIDTHS = (24, 40, 72, 112)
+_WIDTHS = (32, 48, 72, 112)
 _MOUTH_CODE = 64
-_HEAD_CHANNELS = 12
+_OUTPUTS = 6
 _COARSE_FLOW_UNIT = 0.10
 _FINE_FLOW_UNIT = 0.03
 _GATE_SLOPE = 12.0
@@ -59,14 +59,14 @@ class _Block(nn.Module):
         return functional.relu(x + y)
 
 
-def _down(inputs: int, outputs: int, stride: int = 2) -> nn.Sequential:
+def _down(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, kernel, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
 
 
 class PictureNet(nn.Module):
-    """U-Net over 64, 32, 16 and 8 pixels with outputs at full resolution."""
+    """U-Net over 64, 32, 16 and 8 pixels; its outputs for every second pixel are interleaved to full resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,22 +74,19 @@ class PictureNet(nn.Module):
         self.code = nn.Sequential(
             nn.Linear(len(MOUTH_SHAPES), _MOUTH_CODE), nn.ReLU(), nn.Linear(_MOUTH_CODE, _MOUTH_CODE), nn.ReLU()
         )
-        self.enter = nn.Sequential(_down(12 + 2, a, stride=1), _Block(a, False))
+        self.enter = _down(3, a, kernel=4)
         self.down_b, self.keep_b = _down(a, b), _Block(b, False)
         self.down_c, self.keep_c = _down(b, c), _Block(c, False)
+        self.place = nn.Parameter(torch.zeros(1, c, CROP_SIZE // 8, CROP_SIZE // 8))
         self.down_d = _down(c, d)
         self.deep, self.deeper = _Block(d, True), _Block(d, True)
         self.up_c, self.mix_c = nn.Conv2d(d, c, 1), _Block(c, True)
         self.up_b, self.mix_b, self.tune_b = nn.Conv2d(c, b, 1), _Block(b, True), _Block(b, True)
         self.up_a, self.mix_a = nn.Conv2d(b, a, 1), _Block(a, True)
         self.coarse = nn.Conv2d(b, 2, 3, padding=1)
-        self.spread = nn.Conv2d(a, 4 * _HEAD_CHANNELS, 1)
-        self.join = nn.Conv2d(_HEAD_CHANNELS + 3, 12, 3, padding=1)
-        self.leave = nn.Conv2d(12, 6, 3, padding=1)
+        self.leave = nn.Conv2d(a, 4 * _OUTPUTS, 3, padding=1)
         nn.init.zeros_(self.coarse.weight)
         nn.init.zeros_(self.coarse.bias)
-        ramp = torch.linspace(-1, 1, CROP_SIZE // 2)
-        self.register_buffer("place", torch.stack(torch.meshgrid(ramp, ramp, indexing="ij"))[None], persistent=False)
 
     def forward(self, reference: Tensor, mouth: Tensor) -> Layers:
         """Predicts the layers.
@@ -98,22 +95,28 @@ class PictureNet(nn.Module):
             reference: (B, 3, 128, 128) BGR in [0, 1], the crop at rest.
             mouth: (B, 10) in [0, 1].
         """
-        code = self.code(mouth)
-        place = self.place.expand(reference.shape[0], -1, -1, -1)
-        a = self.enter(torch.cat([functional.pixel_unshuffle(reference * 2 - 1, 2), place], 1))
+        return self.decode(self.encode(reference), mouth)
+
+    def encode(self, reference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the decoder needs of a picture: features at 64, 32, 16 and 8 pixels."""
+        a = self.enter(reference * 2 - 1)
         b = self.keep_b(self.down_b(a))
-        c = self.keep_c(self.down_c(b))
-        d = self.deeper(self.deep(self.down_d(c), code), code)
+        c = self.keep_c(self.down_c(b)) + self.place
+        return a, b, c, self.down_d(c)
+
+    def decode(self, features: tuple[Tensor, Tensor, Tensor, Tensor], mouth: Tensor) -> Layers:
+        """The layers of a mouth for an encoded picture."""
+        a, b, c, d = features
+        code = self.code(mouth)
+        d = self.deeper(self.deep(d, code), code)
         c = self.mix_c(c + _doubled(self.up_c(d)), code)
         b = self.tune_b(self.mix_b(b + _doubled(self.up_b(c)), code), code)
-        coarse = functional.interpolate(self.coarse(b), scale_factor=4, mode="bilinear", align_corners=False)
+        coarse = functional.interpolate(self.coarse(b).float(), scale_factor=4, mode="bilinear", align_corners=False)
         a = self.mix_a(a + _doubled(self.up_a(b)), code)
-        fine = functional.pixel_shuffle(functional.relu(self.spread(a)), 2)
-        fine = functional.relu(self.join(torch.cat([fine, reference], 1)))
-        fine = self.leave(fine).float()
+        fine = functional.pixel_shuffle(self.leave(a).float(), 2)
         # Zero at rest and smooth: the whole mouth must be still for the gate to close.
         gate = torch.tanh(_GATE_SLOPE * mouth.float().amax(1))[:, None, None, None]
-        flow = (coarse.float() * _COARSE_FLOW_UNIT + fine[:, 0:2] * _FINE_FLOW_UNIT) * gate
+        flow = (coarse * _COARSE_FLOW_UNIT + fine[:, 0:2] * _FINE_FLOW_UNIT) * gate
         return Layers(flow, torch.sigmoid(fine[:, 2:5]), torch.sigmoid(fine[:, 5:6] - 2) * gate)
 
 

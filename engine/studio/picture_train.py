@@ -33,6 +33,7 @@ _HELD_OUT = ("900-",)
 _AVERAGE = 0.998
 _SAVE_EVERY_S = 120.0
 _LOG_EVERY = 50
+_MOUTHS = 3
 
 
 class Trainer:
@@ -58,15 +59,20 @@ class Trainer:
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.spent_s = state["step"], state["spent_s"]
 
-    def run(self, pairs: Pairs, batch_size: int) -> None:
-        """Trains until the time is used up."""
+    def run(self, pairs: Pairs, people: int) -> None:
+        """Trains until the time is used up.
+
+        Args:
+            pairs: training data.
+            people: people in a step, ``_MOUTHS`` pictures each.
+        """
         rng = np.random.default_rng([self.step, 77])
         begun, before = time.monotonic(), self.spent_s
         saved = begun
         sums: dict[str, float] = {}
         while self.spent_s < self._budget_s:
             self._set_rate()
-            for name, value in self._train_on(pairs.batch(rng, batch_size)).items():
+            for name, value in self._train_on(pairs.batch(rng, people, _MOUTHS)).items():
                 sums[name] = sums.get(name, 0.0) + value
             self.step += 1
             now = time.monotonic()
@@ -88,9 +94,11 @@ class Trainer:
             group["lr"] = self._rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
     def _train_on(self, batch: Batch) -> dict[str, float]:
-        reference = batch.reference.contiguous(memory_format=torch.channels_last)
+        reference = batch.reference[::_MOUTHS].contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            layers = self.net(reference, batch.mouth)
+            # Looking at a person once serves all of their mouths.
+            seen = [features.repeat_interleave(_MOUTHS, 0) for features in self.net.encode(reference)]
+            layers = self.net.decode((seen[0], seen[1], seen[2], seen[3]), batch.mouth)
         loss, parts, _ = pair_loss(batch, layers)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -180,15 +188,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pairs", type=Path, required=True, help="folder with the shards")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--people", type=int, default=8, help="people in a step")
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", nargs="+", default=["001-", "002-"], help="beginnings of shard names to train on")
     options = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     if options.command == "train":
         trainer = Trainer(options.checkpoint, options.rate, options.minutes)
-        trainer.run(Pairs(options.pairs, tuple(options.seeds)), options.batch)
+        trainer.run(Pairs(options.pairs, tuple(options.seeds)), options.people)
     else:
         figures = measure(load_average(options.checkpoint), Pairs(options.pairs, _HELD_OUT))
         print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))

@@ -1,11 +1,11 @@
 """Draws a posed head on the CPU together with exact per-pixel truth: where each surface point was in another pose.
 
-Place in the flow: posed vertices (studio mesh and figure) -> image and dense motion -> training pairs of the picture net.
+Place in the flow: posed vertices of a studio figure -> image and dense motion -> training pairs of the picture net.
 
 Invariants:
-    * camera space is x right, y up, z towards the viewer; pixels are x right, y down, the centre of the first at (0.5, 0.5);
+    * camera space is x right, y up, z the depth; pixels are x right, y down, the first one's centre is (0.5, 0.5);
     * colour is BGR; textures and images hold display values, shading happens in linear light;
-    * every image pixel is the mean of ``samples`` x ``samples`` sub-pixels, and truth is counted on the same sub-pixels;
+    * a pixel is the mean of ``samples`` x ``samples`` sub-pixels, and truth is counted on the same sub-pixels;
     * drawing is deterministic: the same input gives the same bytes.
 """
 

@@ -21,6 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = "server"
 PROBE = "tests.benchmarks.probe_server"
+TRACE = "tests.benchmarks.trace_server"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 
@@ -96,9 +97,13 @@ class ServerProcess:
                 time.sleep(0.02)
         raise ServerFailed(f"The server was not healthy within {START_TIMEOUT_S:.0f} s:\n{self.last_words()}")
 
+    def output(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text("utf-8", "replace")
+
     def last_words(self, lines: int = 12) -> str:
         """The end of its output."""
-        return "\n".join(self._log.read_text("utf-8", "replace").splitlines()[-lines:])
+        return "\n".join(self.output().splitlines()[-lines:])
 
     def stop(self) -> None:
         """Ends it; idempotent."""

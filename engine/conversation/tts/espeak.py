@@ -119,7 +119,11 @@ class Espeak:
         self._collected = _Collected(threading.Event())
         self._callback = _Callback(self._collect)
         self._selected = ""
-        self._thread.submit(self._load).result()
+        try:
+            self._thread.submit(self._load).result()
+        except BackendFailed:
+            self._thread.shutdown(wait=False)
+            raise
 
     def _load(self) -> None:
         try:

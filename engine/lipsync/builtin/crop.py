@@ -3,7 +3,7 @@
 Place in the flow: five face landmarks -> mouth square -> crop -> picture network -> patch.
 
 Invariants:
-    * landmarks come in the order left eye (image left), right eye, nose tip, mouth corner (image left), mouth corner right;
+    * landmarks come in the order of an avatar bundle: eyes, nose tip, mouth corners, image left before image right;
     * the square is axis-aligned; along an idle loop its side is constant, so that the picture never breathes.
 """
 
@@ -56,7 +56,7 @@ def mouth_boxes(landmarks: np.ndarray) -> np.ndarray:
         (N, 4) int y1, y2, x1, x2; every box has the same side.
     """
     centre, side = mouth_square(landmarks, np.median(eye_mouth_distance(landmarks)))
-    whole = int(round(float(side[0])))
+    whole = round(float(side[0]))
     corner = np.rint(centre - whole / 2).astype(int)
     x, y = corner[:, 0], corner[:, 1]
     return np.stack([y, y + whole, x, x + whole], 1)

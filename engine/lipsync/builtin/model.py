@@ -90,7 +90,7 @@ class BuiltinLipSync:
         side = int(boxes[0, 1] - boxes[0, 0])
         if side < CROP_SIZE // 4:
             raise BackendFailed(
-                "face_too_small", f"The face of avatar {avatar.name!r} is too small: its mouth square has {side} pixels."
+                "face_too_small", f"The face of avatar {avatar.name!r} is too small: its mouth square is {side} pixels."
             )
         way = cv2.INTER_AREA if side > CROP_SIZE else cv2.INTER_LINEAR
         references = np.empty((len(boxes), CROP_SIZE, CROP_SIZE, 3), np.uint8)
@@ -111,14 +111,24 @@ class BuiltinLipSync:
         prepared = job.prepared
         if not isinstance(prepared, BuiltinPrepared):
             raise TypeError("the job's avatar was not prepared by this model")
-        frame, box = prepared.avatar.frames[job.frame_index], prepared.boxes[job.frame_index]
-        place = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
         mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
         if job.strength > 0:
             mouth = self._hear(job.mel) * np.float32(job.strength)
+        return self.draw(prepared, job.frame_index, mouth)
+
+    def draw(self, prepared: BuiltinPrepared, frame_index: int, mouth: np.ndarray) -> FacePatch:
+        """The patch of a given mouth, without sound.
+
+        Args:
+            prepared: what ``prepare`` returned.
+            frame_index: idle frame.
+            mouth: (10,) float32 in [0, 1].
+        """
+        frame, box = prepared.avatar.frames[frame_index], prepared.boxes[frame_index]
+        place = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
         if mouth.max() < _STILL:
             return FacePatch(cut(frame, box), place, prepared.mask, mouth)
-        flow, interior, alpha = self._layers(prepared.references[job.frame_index], mouth)
+        flow, interior, alpha = self._layers(prepared.references[frame_index], mouth)
         return FacePatch(speak(frame, box, flow[0], interior[0], alpha[0, 0]), place, prepared.mask, mouth)
 
     def _hear(self, mel: np.ndarray) -> np.ndarray:

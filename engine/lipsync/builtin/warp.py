@@ -71,9 +71,9 @@ def _blend_interior(image: np.ndarray, interior: np.ndarray, alpha: np.ndarray) 
     x1, x2 = int(left * scale), min(int(np.ceil(right * scale)), side)
     layers = np.ascontiguousarray(np.concatenate([interior * 255, alpha[None]])[:, top:bottom, left:right])
     # Pixel centres of the region map to pixel centres of the layers exactly as resizing the whole would.
-    x = ((np.arange(x1, x2, dtype=np.float32) + 0.5) / scale - 0.5) - left
-    y = ((np.arange(y1, y2, dtype=np.float32) + 0.5) / scale - 0.5) - top
-    map_x, map_y = np.meshgrid(x, y)
+    x = (np.arange(x1, x2) + 0.5) / scale - 0.5 - left
+    y = (np.arange(y1, y2) + 0.5) / scale - 0.5 - top
+    map_x, map_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
     enlarged = cv2.remap(layers.transpose(1, 2, 0), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     region = image[y1:y2, x1:x2]
     share = enlarged[..., 3:]

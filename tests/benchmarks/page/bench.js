@@ -9,6 +9,8 @@
 import { Calibration } from "./calibration.js";
 import { Ear, Eye } from "./recorders.js";
 
+const CONNECT_LIMIT_S = 15;
+
 const connections = [];
 const Native = window.RTCPeerConnection;
 window.RTCPeerConnection = class extends Native {
@@ -28,10 +30,9 @@ class Bench {
   calibration = null;
 
   /** Connect the product's element; returns once a picture has been shown. */
-  async connect({ avatar, module }) {
-    await import(module);
+  async connect() {
+    await import("/talking-head.js");
     this.head = document.createElement("talking-head");
-    if (avatar) this.head.setAttribute("avatar", avatar);
     this.head.setAttribute("server", "/");
     document.body.append(this.head);
     const shown = new Promise((resolve) => this.head.addEventListener("firstframe", resolve, { once: true }));
@@ -39,9 +40,11 @@ class Bench {
       this.head.addEventListener("state", ({ detail }) => detail.state === "stopped" && reject(detail.reason)),
     );
     this.head.connect();
-    await Promise.race([shown, refused]);
+    const late = seconds(CONNECT_LIMIT_S).then(() => {
+      throw new Error(`no picture within ${CONNECT_LIMIT_S} s`);
+    });
+    await Promise.race([shown, refused, late]);
     this.head.muted = false;
-    this.head.video.muted = false;
     return { width: this.head.video.videoWidth, height: this.head.video.videoHeight };
   }
 

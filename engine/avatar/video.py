@@ -1,0 +1,133 @@
+"""The idle loop as a video file: exact pictures in, nearly the same pictures out, colours unchanged.
+
+Place in the flow: avatar folder <-> ``idle.mp4`` <-> (N, H, W, 3) BGR pictures.
+
+Invariants:
+    * the file is H.264 yuv420p in BT.709 limited range and says so, whatever its size;
+    * a file is opened as mp4 and nothing else, and decoded no further than the pictures it should have.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.stream import VideoStream
+
+from engine.errors import AvatarInvalid
+from engine.types import FPS
+
+# The number of BT.709 in every one of the tags that players read.
+_BT709 = 1
+
+# Without these flags swscale truncates instead of rounding: a grey of 128 comes back as (126, 126, 124).
+_EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+
+
+def decode_loop(path: Path, size: tuple[int, int], count: int) -> np.ndarray:
+    """All pictures of an idle loop.
+
+    Args:
+        path: an mp4 file.
+        size: (width, height) it must have.
+        count: pictures it must have.
+
+    Returns:
+        (count, height, width, 3) uint8 BGR.
+
+    Raises:
+        AvatarInvalid: ``avatar_video_unreadable``, ``avatar_size``, ``avatar_fps`` or ``avatar_length``.
+    """
+    width, height = size
+    # Filled in place, since a list of pictures and their stack would double the peak.
+    pictures = np.empty((count, height, width, 3), np.uint8)
+    decoded = 0
+    try:
+        with av.open(str(path), format="mp4") as container:
+            for frame in container.decode(_video_stream(container, path, size)):
+                if decoded < count:
+                    pictures[decoded] = _to_bgr(frame)
+                decoded += 1
+                if decoded > count:
+                    break
+    except (FFmpegError, OSError) as error:
+        raise _invalid(path, "avatar_video_unreadable", f"cannot be decoded ({error})") from error
+    if decoded != count:
+        found = "more" if decoded > count else decoded
+        raise _invalid(path, "avatar_length", f"has {found} pictures where {count} are described")
+    return pictures
+
+
+def encode_loop(path: Path, pictures: np.ndarray, crf: int) -> None:
+    """Writes an idle loop.
+
+    Args:
+        path: mp4 file, replaced.
+        pictures: (N, H, W, 3) uint8 BGR, both sides even.
+        crf: x264 quality; 14 is visually lossless.
+    """
+    height, width = pictures.shape[1:3]
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = Fraction(1, FPS)
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = ColorRange.MPEG.value
+        stream.options = {"crf": str(crf), "preset": "slow", "bf": "0"}
+        for index, picture in enumerate(pictures):
+            frame = _to_yuv(picture)
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _invalid(path: Path, code: str, reason: str) -> AvatarInvalid:
+    return AvatarInvalid(code, f"Avatar {path.resolve().parent.name!r} cannot be used: {path.name} {reason}.")
+
+
+def _video_stream(container: InputContainer, path: Path, size: tuple[int, int]) -> VideoStream:
+    if not container.streams.video:
+        raise _invalid(path, "avatar_video_unreadable", "has no video")
+    stream = container.streams.video[0]
+    if stream.codec_context.name != "h264" or stream.codec_context.pix_fmt != "yuv420p":
+        raise _invalid(path, "avatar_video_unreadable", "must be H.264 in yuv420p")
+    if (stream.width, stream.height) != size:
+        raise _invalid(path, "avatar_size", f"is {stream.width} x {stream.height}, not {size[0]} x {size[1]} as stated")
+    if stream.average_rate != FPS:
+        raise _invalid(path, "avatar_fps", f"has {stream.average_rate} pictures a second, not {FPS}")
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _to_bgr(frame: av.VideoFrame) -> np.ndarray:
+    return frame.reformat(
+        format="bgr24",
+        src_colorspace=Colorspace.ITU709,
+        dst_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=_EXACT,
+    ).to_ndarray()
+
+
+def _to_yuv(picture: np.ndarray) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24").reformat(
+        format="yuv420p",
+        src_colorspace=Colorspace.ITU709,
+        dst_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=_EXACT,
+    )

@@ -1,0 +1,148 @@
+"""Tells what happens in a session: turns the frames as they are published into events.
+
+Place in the flow: producer -> Published -> Narrator -> Event -> data channel, logs.
+
+Events (``Event.type`` and the keys of its data):
+    * ``state``: state (``idle`` or ``speaking``);
+    * ``speaking``: speaking, utterance_id, label (``text``, ``file``, ``stream``, ``microphone``, or as played);
+    * ``caption``: utterance_id, text, start_ms, end_ms, words (text, start_ms, end_ms), sent as it is heard;
+    * ``viseme``: utterance_id, mouth (weight by name), every second frame while speaking, and once at rest after it;
+    * ``metrics``: see ``Narrator.report``, every two seconds and when a picture is held, at most once a second;
+    * ``error``: code, message, utterance_id.
+
+Invariants:
+    * an event tells what has been published, so captions and visemes come when they are heard and seen;
+    * ``speaking`` true and false of one utterance come in pairs, and ``state`` changes only between idle and speaking.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.aio import Broadcast
+from engine.clock import FrameClock
+from engine.errors import VisavisError
+from engine.metrics import EngineMetrics
+from engine.planner import REST_MOUTH
+from engine.producer import Producer
+from engine.slots import Published
+from engine.speech import Caption, Speech
+from engine.types import FPS, FRAME_MS, MOUTH_SHAPES, Event
+
+EVENT_LIMIT = 256
+"""Events a subscriber may leave unread; then the oldest are lost."""
+REPORT_FRAMES = 2 * FPS
+HELD_REPORT_FRAMES = FPS
+VISEME_FRAMES = 2
+
+
+class Narrator:
+    """Watches one producer.
+
+    Args:
+        metrics: where to count.
+
+    Attributes:
+        events: what it tells.
+    """
+
+    def __init__(self, metrics: EngineMetrics) -> None:
+        self.events: Broadcast[Event] = Broadcast(EVENT_LIMIT)
+        self._metrics = metrics
+        self._producer: Producer | None = None
+        self._clock = FrameClock()
+        self._heard: Speech | None = None
+        self._failed_id = 0
+        self._held = 0
+        self._frames_since_report = 0
+
+    def watch(self, producer: Producer, clock: FrameClock) -> None:
+        """Starts with a producer and its clock."""
+        self._producer, self._clock = producer, clock
+
+    def published(self, published: Published) -> None:
+        """Tells about one frame."""
+        frame, speech = published.frame, published.speech
+        if speech is not self._heard:
+            self._switch(speech)
+        if speech is not None and published.index is not None:
+            for caption in speech.captions_until((published.index + 1) * FRAME_MS):
+                self._caption(caption, speech)
+        if frame.speaking and frame.pts % VISEME_FRAMES == 0:
+            self._viseme(frame.utterance_id, frame.mouth)
+        self._frames_since_report += 1
+        if self._frames_since_report >= (HELD_REPORT_FRAMES if published.held else REPORT_FRAMES):
+            self.report()
+
+    def failed(self, error: VisavisError, utterance_id: int) -> None:
+        """Tells that something failed and the session goes on."""
+        self._tell("error", **error.to_dict(), utterance_id=utterance_id)
+
+    def picture_failed(self, error: VisavisError, utterance_id: int) -> None:
+        """Tells that a picture failed, once an utterance: a broken model fails 25 times a second."""
+        if utterance_id > self._failed_id:
+            self._failed_id = utterance_id
+            self.failed(error, utterance_id)
+
+    def report(self) -> None:
+        """Tells how the machine keeps up.
+
+        Keys: ``frames``, ``held``, ``underruns``, ``caught_up``, ``skipped`` and ``unread`` count since the start
+        (see ``ProducerCounts``; unread frames were lost by a slow consumer); ``degraded`` is True when pictures were
+        held since the last report; ``backlog_ms`` is sound that waits, ``render_ms`` the wait for a picture and
+        ``margin_ms`` the time kept free for it.
+        """
+        self._frames_since_report = 0
+        producer = self._producer
+        if producer is None:
+            return
+        counts = producer.counts
+        self._tell(
+            "metrics",
+            frames=counts.frames,
+            held=counts.held,
+            degraded=counts.held > self._held,
+            underruns=counts.underruns,
+            caught_up=counts.caught_up,
+            skipped=counts.skipped,
+            unread=producer.frames.dropped,
+            backlog_ms=producer.backlog_ms,
+            render_ms=round(producer.render_ms, 1),
+            margin_ms=round(producer.margin_ms, 1),
+        )
+        self._held = counts.held
+
+    def _tell(self, kind: str, **data: object) -> None:
+        self.events.publish(Event(kind, data, self._clock.now_s()))
+
+    def _switch(self, speech: Speech | None) -> None:
+        before, self._heard = self._heard, speech
+        if before is not None:
+            self._tell("speaking", speaking=False, utterance_id=before.utterance_id, label=before.label)
+        if speech is None:
+            if before is not None:
+                self._viseme(before.utterance_id, REST_MOUTH)
+            self._tell("state", state="idle")
+            return
+        if before is None:
+            self._tell("state", state="speaking")
+        self._tell("speaking", speaking=True, utterance_id=speech.utterance_id, label=speech.label)
+        if before is None and not speech.live:
+            self._metrics.first_sound_ms.observe((self._clock.now_s() - speech.created_s) * 1000)
+        self._metrics.utterances.inc()
+
+    def _caption(self, caption: Caption, speech: Speech) -> None:
+        words = [{"text": word.text, "start_ms": word.start_ms, "end_ms": word.end_ms} for word in caption.words]
+        self._tell(
+            "caption",
+            utterance_id=speech.utterance_id,
+            text=caption.text,
+            start_ms=caption.start_ms,
+            end_ms=caption.end_ms,
+            words=words,
+        )
+
+    def _viseme(self, utterance_id: int, mouth: np.ndarray | None) -> None:
+        if mouth is not None:
+            weights = {name: round(float(weight), 3) for name, weight in zip(MOUTH_SHAPES, mouth, strict=True)}
+            self._tell("viseme", utterance_id=utterance_id, mouth=weights)

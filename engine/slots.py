@@ -1,0 +1,68 @@
+"""The frames between the producer's two moments: committed, then published.
+
+Place in the flow: producer -> Slot (committed) -> Published -> narrator, session.
+
+Invariants:
+    * a slot's sound and body are settled when it is made; only its picture may still be on its way;
+    * a slot leaves exactly once, with its own picture or, when that is late, with an earlier one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.planner import FramePlan
+from engine.renderer import Rendering
+from engine.speech import Speech
+from engine.types import AvatarFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A frame as it left, and what is known about it.
+
+    Attributes:
+        frame: the frame.
+        speech: the utterance that plays, or waits for more of its sound; None while idle or quiet.
+        index: which frame of the speech it is; None when it holds no sound of it.
+        held: its own picture was late.
+    """
+
+    frame: AvatarFrame
+    speech: Speech | None
+    index: int | None
+    held: bool
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A committed frame."""
+
+    plan: FramePlan
+    speech: Speech | None
+    index: int | None
+    rendering: Rendering | None = None
+    image: np.ndarray | None = None
+    mouth: np.ndarray | None = None
+    published: bool = False
+
+
+@dataclass(slots=True)
+class ProducerCounts:
+    """What a producer did so far.
+
+    Attributes:
+        frames: published.
+        held: published with an earlier picture because their own was late.
+        underruns: times an utterance had to wait for its sound.
+        caught_up: live frames skipped to keep the delay small.
+        skipped: positions without a frame, because the machine stood still.
+    """
+
+    frames: int = 0
+    held: int = 0
+    underruns: int = 0
+    caught_up: int = 0
+    skipped: int = 0

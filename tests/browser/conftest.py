@@ -1,0 +1,182 @@
+"""The real server and a real Chromium, once for all browser tests; each test gets a page of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SEATS = 2
+START_S = 60.0
+PATIENCE_S = 20.0
+"""Longer than anything takes on an idle machine by a factor of ten: test machines are shared."""
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # A host with nothing but a loopback interface can be tested too.
+    "--allow-loopback-in-peer-connection",
+    "--use-fake-device-for-media-stream",
+    # Pages may use the microphone when their test grants it; everybody else is refused instead of asked.
+    "--deny-permission-prompts",
+    "--autoplay-policy=document-user-activation-required",
+]
+
+LIVE = "visavis.state === 'live' && visavis.classList.contains('showing')"
+
+
+@dataclass
+class Server:
+    """A running server.
+
+    Attributes:
+        url: of the page, with a trailing slash.
+        process: the server itself.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@dataclass
+class Visit:
+    """A page somebody opened.
+
+    Attributes:
+        page: Playwright's page.
+        complaints: console errors, console warnings and uncaught exceptions so far.
+        session_ids: sessions the page was given, in order.
+    """
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    session_ids: list[str] = field(default_factory=list)
+
+    def js(self, expression: str, argument: object = None) -> Any:
+        """The value of an expression in the page."""
+        return self.page.evaluate(expression, argument)
+
+    def until(self, expression: str, timeout_s: float = PATIENCE_S) -> Any:
+        """Waits for an expression to become true.
+
+        Playwright's own ``wait_for_function`` evaluates inside the page, which the page's security policy forbids.
+        """
+        end_s = time.monotonic() + timeout_s
+        while not (value := self.page.evaluate(expression)):
+            assert time.monotonic() < end_s, f"never true within {timeout_s} s: {expression}"
+            time.sleep(0.03)
+        return value
+
+    def alive(self) -> Visit:
+        """Waits for the live picture."""
+        self.until(LIVE)
+        return self
+
+    def energy(self) -> float:
+        """Sound energy received so far; grows only while something is heard."""
+        return float(self.js("visavis.stats().then(s => s.audio_energy ?? 0)"))
+
+    def notice(self) -> str:
+        """The notice shown over the portrait, or an empty string."""
+        return self.js("document.querySelector('#notice').hidden ? '' : document.querySelector('#notice').innerText")
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server with ``SEATS`` places, on a port of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    environment = os.environ | {"VISAVIS_MAX_SESSIONS": str(SEATS), "VISAVIS_PORT": str(port)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server"], cwd=REPOSITORY, env=environment, stdout=output, stderr=output
+        )
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        _wait_until_healthy(url, process, log)
+        yield Server(url, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end_s = time.monotonic() + START_S
+    while time.monotonic() < end_s:
+        assert process.poll() is None, f"the server ended:\n{log.read_text()}"
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{url}healthz", timeout=2).close()
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the server is not healthy after {START_S} s:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Any]:
+    """Chromium with a fake microphone; tests are skipped where there is no Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    finder = subprocess.run(
+        ["sh", str(Path(__file__).with_name("find-chromium.sh"))], capture_output=True, text=True, check=False
+    )
+    if finder.returncode or not shutil.which(finder.stdout.strip()):
+        pytest.skip("no Chromium on this machine: install one or set VISAVIS_CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=finder.stdout.strip(), args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, server: Server) -> Iterator[Callable[..., Visit]]:
+    """Opens pages: ``visit(path="", microphone=True, script="", **context options)``."""
+    contexts = []
+
+    def open_page(path: str = "", *, microphone: bool = True, script: str = "", **options: Any) -> Visit:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        if microphone:
+            context.grant_permissions(["microphone"], origin=server.url)
+        if script:
+            context.add_init_script(script)
+        visited = Visit(context.new_page())
+
+        def remember_session(response: Any) -> None:
+            if response.url == f"{server.url}offer" and response.ok:
+                visited.session_ids.append(response.json()["session_id"])
+
+        visited.page.on(
+            "console", lambda m: visited.complaints.append(m.text) if m.type in ("error", "warning") else None
+        )
+        visited.page.on("pageerror", lambda error: visited.complaints.append(str(error)))
+        visited.page.on("response", remember_session)
+        visited.page.goto(server.url + path)
+        return visited
+
+    yield open_page
+    for context in contexts:
+        # Leaving by way of another page gives the seat back, as a person's tab does; closing a context does not.
+        for page in context.pages:
+            page.goto("about:blank")
+        context.close()

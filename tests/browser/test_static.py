@@ -1,0 +1,37 @@
+"""The page's files keep the promises of a page without a build step and without third parties."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+STATIC = Path(__file__).resolve().parents[2] / "static"
+FILES = sorted(path for path in STATIC.iterdir() if path.suffix in {".html", ".css", ".js", ".svg"})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_file_is_small_and_names_no_other_host(path):
+    text = path.read_text(encoding="utf-8")
+    addresses = set(re.findall(r"https?://[\w.-]+", text)) - {"http://www.w3.org", "http://localhost"}
+    assert addresses == set()
+    assert len(text.splitlines()) < 400
+
+
+def test_page_needs_no_exception_from_its_security_policy():
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|data:", page)
+    assert not re.search(r"<script(?![^>]*\ssrc=)", page)
+
+
+def test_modules_import_only_each_other():
+    for path in STATIC.glob("*.js"):
+        for source in re.findall(r'(?:from|import) "([^"]+)"', path.read_text(encoding="utf-8")):
+            assert source.startswith("./") and (STATIC / source).is_file(), (path.name, source)
+
+
+def test_every_icon_that_is_used_is_drawn():
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    used = set(re.findall(r"#(i-[\w-]+)", page + (STATIC / "app.js").read_text(encoding="utf-8")))
+    assert used == set(re.findall(r'<symbol id="([\w-]+)"', page))

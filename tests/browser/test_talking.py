@@ -1,0 +1,165 @@
+"""What people do with the page: look, talk, type, drop a file, interrupt."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+import wave
+
+import numpy as np
+import pytest
+
+from engine.types import PLAYOUT_RATE
+from tests.fakes import babble
+
+SENTENCE = "Good morning, dear friend. I am glad that you are here, and I can say whatever you like."
+
+
+def type_and_send(visited, text: str) -> None:
+    visited.page.fill("#text", text)
+    visited.page.press("#text", "Enter")
+
+
+def wav(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(PLAYOUT_RATE)
+        sound.writeframes(samples.tobytes())
+    return file.getvalue()
+
+
+def test_page_comes_alive_under_its_security_policy_without_a_complaint(visit, server):
+    visited = visit()
+    policy = visited.page.request.get(server.url).headers["content-security-policy"]
+    visited.alive()
+    assert "default-src 'self'" in policy and "unsafe" not in policy
+    assert visited.complaints == []
+    assert visited.js("document.querySelector('talking-head .poster').naturalWidth") > 0
+
+
+def test_portrait_moves_at_rest(visit):
+    visited = visit().alive()
+    moved = visited.js(
+        """async () => {
+            const canvas = new OffscreenCanvas(64, 64).getContext("2d", { willReadFrequently: true });
+            const look = () => (canvas.drawImage(visavis.video, 0, 0, 64, 64), canvas.getImageData(0, 0, 64, 64).data);
+            const before = look();
+            const frames = (await visavis.stats()).frames_decoded;
+            await new Promise((resolve) => setTimeout(resolve, 1500));
+            const after = look();
+            return { pixels: after.filter((value, i) => Math.abs(value - before[i]) > 4).length,
+                     frames: (await visavis.stats()).frames_decoded - frames };
+        }"""
+    )
+    assert moved["pixels"] > 20
+    assert moved["frames"] >= 15  # 37 at full speed
+
+
+def test_one_click_starts_microphone_and_sound_and_the_voice_comes_back(visit):
+    visited = visit().alive()
+    assert visited.js("visavis.muted")
+    visited.page.click("#talk-button")
+    visited.until("document.querySelector('#talk').dataset.state === 'on'")
+    assert not visited.js("visavis.muted")
+    assert visited.js("visavis.mirroring")
+    # The fake microphone beeps once a second; what it says is spoken by the portrait.
+    visited.until("visavis.speaking")
+    before = visited.energy()
+    time.sleep(2.2)
+    assert visited.energy() > before + 1e-3
+    assert visited.js("document.querySelector('#stop').hidden"), "one's own voice needs no Stop"
+
+
+def test_muted_microphone_is_silence(visit):
+    visited = visit().alive()
+    visited.page.click("#talk-button")
+    visited.until("visavis.speaking")
+    visited.page.click("#talk-button")
+    visited.until("!visavis.speaking")
+    time.sleep(0.5)
+    before = visited.energy()
+    time.sleep(2.2)
+    assert visited.energy() - before < 1e-4
+    assert visited.js("document.querySelector('#talk').dataset.state") == "muted"
+
+
+def test_typed_sentence_is_spoken_with_sound_and_captions(visit):
+    visited = visit().alive()
+    before = visited.energy()
+    type_and_send(visited, SENTENCE)
+    visited.until("visavis.speaking")
+    visited.until("!document.querySelector('#captions').hidden")
+    assert visited.js("document.querySelector('#captions').textContent") == "Good morning, dear friend."
+    assert visited.js("document.querySelector('#spoken').textContent") == "Good morning, dear friend."
+    assert not visited.js("visavis.muted"), "who types wants to hear it"
+    assert visited.js("document.querySelector('#text').value") == ""
+    visited.until("document.querySelector('#captions .said')")
+    visited.until("document.querySelector('#captions').textContent.startsWith('I am glad')")
+    visited.until("!visavis.speaking")
+    visited.until("document.querySelector('#captions').hidden")
+    assert visited.energy() > before + 1e-3
+
+
+def test_captions_can_be_switched_off(visit):
+    visited = visit().alive()
+    visited.page.click("#captions-button")
+    type_and_send(visited, SENTENCE)
+    visited.until("visavis.speaking && document.querySelector('#spoken').textContent")
+    assert visited.js("document.querySelector('#captions').hidden")
+    assert visited.js("document.querySelector('#captions-button').getAttribute('aria-pressed')") == "false"
+
+
+@pytest.mark.parametrize("way", ["button", "Escape"])
+def test_interrupt_ends_speech_at_once(visit, way):
+    visited = visit().alive()
+    type_and_send(visited, SENTENCE * 4)
+    visited.until("visavis.speaking && !document.querySelector('#stop').hidden")
+    started_s = time.monotonic()
+    if way == "button":
+        visited.page.click("#stop")
+    else:
+        visited.page.keyboard.press("Escape")
+    visited.until("!visavis.speaking")
+    assert time.monotonic() - started_s < 2
+    assert visited.js("document.querySelector('#captions').hidden && document.querySelector('#stop').hidden")
+    time.sleep(0.5)
+    before = visited.energy()
+    time.sleep(1)
+    assert visited.energy() - before < 1e-4
+
+
+def test_dropped_file_is_spoken(visit):
+    visited = visit().alive()
+    before = visited.energy()
+    visited.js(
+        """(content) => {
+            const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], "hello.wav", { type: "audio/wav" }));
+            const drag = (type) => dispatchEvent(new DragEvent(type, { dataTransfer, cancelable: true }));
+            drag("dragenter");
+            drag("dragover");
+            window.overlay = !document.querySelector("#drop").hidden;
+            drag("drop");
+        }""",
+        base64.b64encode(wav(babble(2.0))).decode(),
+    )
+    assert visited.js("window.overlay")
+    assert visited.js("document.querySelector('#drop').hidden")
+    visited.until("visavis.speaking")
+    visited.until("!visavis.speaking")
+    assert visited.energy() > before + 1e-3
+    assert visited.js("document.querySelector('#upload').hidden")
+
+
+def test_leaving_the_page_gives_the_seat_back(visit, server):
+    visited = visit().alive()
+    session_id = visited.session_ids[-1]
+    visited.page.goto("about:blank")
+    end_s = time.monotonic() + 3
+    while visited.page.request.post(f"{server.url}sessions/{session_id}/interrupt").ok:
+        assert time.monotonic() < end_s, "the session outlives its page"
+        time.sleep(0.05)

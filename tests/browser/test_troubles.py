@@ -1,0 +1,114 @@
+"""What goes wrong is said in words, with what to do, and everything else goes on."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+
+def refuse(name: str) -> str:
+    """A script under which every microphone fails with a DOMException of this name."""
+    return f"navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', '{name}'))"
+
+
+def test_denied_microphone_is_explained_and_typing_still_works(visit):
+    visited = visit(microphone=False).alive()
+    visited.page.click("#talk-button")
+    visited.until("!document.querySelector('#notice').hidden")
+    assert "The microphone is blocked" in visited.notice() and "allow the microphone" in visited.notice()
+    assert not visited.js("visavis.muted"), "the click was for sound too"
+    visited.page.fill("#text", "Hello.")
+    visited.page.press("#text", "Enter")
+    visited.until("visavis.speaking")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (refuse("NotFoundError"), "No microphone found"),
+        (refuse("NotReadableError"), "The microphone is in use"),
+        ("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })", "Microphones need a secure page"),
+    ],
+)
+def test_failing_microphone_is_explained(visit, script, words):
+    visited = visit(script=script).alive()
+    visited.page.click("#talk-button")
+    visited.until("!document.querySelector('#notice').hidden")
+    assert words in visited.notice()
+    assert visited.js("document.querySelector('#talk').dataset.state") == "off"
+    visited.page.click("#notice-close")
+    assert visited.notice() == ""
+
+
+def test_full_server_is_explained_and_tried_again(visit):
+    first, second = visit().alive(), visit().alive()
+    third = visit()
+    third.until("!document.querySelector('#veil').hidden")
+    words = third.js("document.querySelector('#veil').innerText")
+    assert "Every seat is taken" in words and "Try now" in words
+    assert third.js("visavis.state") == "waiting"
+    first.page.goto("about:blank")
+    third.alive()
+    assert third.js("document.querySelector('#veil').hidden")
+    assert second.js("visavis.state") == "live"
+
+
+def test_file_that_is_no_sound_is_explained_and_the_session_goes_on(visit):
+    visited = visit().alive()
+    visited.page.set_input_files("#file", {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"Dear friend"})
+    visited.until("!document.querySelector('#notice').hidden")
+    assert "not a sound file" in visited.notice()
+    visited.page.click("#notice-close")
+    visited.page.set_input_files("#file", {"name": "broken.mp3", "mimeType": "audio/mpeg", "buffer": b"no sound" * 99})
+    visited.until("!document.querySelector('#notice').hidden")
+    assert "not a sound file" in visited.notice()
+    assert visited.js("document.querySelector('#upload').hidden")
+    assert visited.js("visavis.state") == "live"
+
+
+def test_text_over_the_limit_is_counted_and_cannot_be_sent(visit):
+    visited = visit().alive()
+    limit = visited.js("visavis.config.text_max_chars")
+    visited.page.fill("#text", "a" * (limit - 3))
+    assert visited.js("document.querySelector('#count').textContent") == "3"
+    assert not visited.js("document.querySelector('#send').disabled")
+    visited.page.fill("#text", "a" * (limit + 2))
+    assert visited.js("document.querySelector('#count').textContent") == "-2"
+    assert visited.js("document.querySelector('#send').disabled")
+    visited.page.press("#text", "Enter")
+    assert len(visited.js("document.querySelector('#text').value")) == limit + 2
+    visited.page.fill("#text", "   ")
+    assert visited.js("document.querySelector('#send').disabled")
+
+
+def test_session_that_was_ended_is_explained_and_can_be_started_again(visit, server):
+    visited = visit().alive()
+    visited.page.request.delete(f"{server.url}sessions/{visited.session_ids[-1]}")
+    visited.until("visavis.state === 'stopped'")
+    assert "The session has ended" in visited.js("document.querySelector('#veil').innerText")
+    visited.page.click("text=Start again")
+    visited.alive()
+    assert len(visited.session_ids) == 2
+
+
+def test_unknown_face_is_explained(visit):
+    visited = visit("?avatar=nobody-of-this-name")
+    visited.until("visavis.state === 'stopped'")
+    assert "This face does not exist" in visited.js("document.querySelector('#veil').innerText")
+
+
+def test_lost_server_is_noticed_and_found_again(visit, server):
+    visited = visit().alive()
+    server.process.send_signal(signal.SIGSTOP)
+    started_s = time.monotonic()
+    try:
+        visited.until("visavis.state === 'reconnecting'")
+        assert time.monotonic() - started_s < 8
+        assert "Reconnecting" in visited.js("document.querySelector('#veil').innerText")
+        assert not visited.js("document.querySelector('talking-head .still').hidden"), "the last picture stays"
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    visited.alive()
+    assert visited.js("document.querySelector('#veil').hidden")

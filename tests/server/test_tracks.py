@@ -1,0 +1,199 @@
+"""The tracks alone: pacing, order, key frames, and what happens when the encoder is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import av
+import pytest
+from aiortc.mediastreams import MediaStreamError
+
+from engine.clock import FrameClock
+from server.encoder import EncoderPool
+from server.tracks import AvatarAudioTrack, AvatarVideoTrack, MediaPump, PacedPackets, route_key_frame_requests
+from tests.server.fakes import FakeSession, make_frame
+
+
+@pytest.fixture
+def pool():
+    pool = EncoderPool(video_threads=1)
+    yield pool
+    pool.close()
+
+
+def video_track(clock, pool, **options) -> AvatarVideoTrack:
+    return AvatarVideoTrack(clock, pool, "VP8", 400_000, **options)
+
+
+async def receive(track, count: int) -> list[tuple[float, av.Packet]]:
+    return [(time.monotonic(), await track.recv()) for _ in range(count)]
+
+
+async def feed(track: AvatarVideoTrack, frames: range) -> None:
+    for pts in frames:
+        track.offer(make_frame(pts))
+        await asyncio.sleep(0.02)
+
+
+async def test_a_packet_leaves_when_it_is_due_and_not_before():
+    packets = PacedPackets(4)
+    packets.put(av.Packet(b"x"), time.monotonic() + 0.1)
+    started_s = time.monotonic()
+    await packets.take()
+    assert 0.095 < time.monotonic() - started_s < 0.3
+
+
+async def test_a_packet_that_is_late_leaves_at_once():
+    packets = PacedPackets(4)
+    packets.put(av.Packet(b"x"), time.monotonic() - 5)
+    started_s = time.monotonic()
+    await packets.take()
+    assert time.monotonic() - started_s < 0.05
+
+
+@pytest.mark.parametrize("waiting", ["for a packet", "for its time"])
+async def test_closing_wakes_whoever_waits(waiting):
+    packets = PacedPackets(4)
+    if waiting == "for its time":
+        packets.put(av.Packet(b"x"), time.monotonic() + 60)
+    reader = asyncio.create_task(packets.take())
+    await asyncio.sleep(0.01)
+    packets.close()
+    with pytest.raises(MediaStreamError):
+        await reader
+
+
+async def test_nothing_is_encoded_until_somebody_receives(pool):
+    encoded = []
+    track = video_track(FrameClock(), pool, on_encoded=encoded.append)
+    await feed(track, range(10))
+    assert encoded == []
+    reader = asyncio.create_task(receive(track, 1))
+    ((_, packet),) = await reader
+    assert packet.pts == 9 * 3600, "the newest"
+    assert packet.is_keyframe
+    await track.aclose()
+
+
+async def test_pictures_keep_their_positions(pool):
+    track = video_track(FrameClock(), pool)
+    reader = asyncio.create_task(receive(track, 8))
+    await asyncio.sleep(0)
+    await feed(track, range(3, 11))
+    got = [packet.pts for _, packet in await reader]
+    assert got == [pts * 3600 for pts in range(3, 11)]
+    await track.aclose()
+
+
+async def test_a_slow_encoder_costs_pictures_and_never_a_packet(pool):
+    dropped = []
+    track = video_track(FrameClock(), pool, on_dropped=lambda: dropped.append(1))
+    reader = asyncio.create_task(receive(track, 3))
+    await asyncio.sleep(0)
+    blocker = asyncio.create_task(pool.video(lambda: time.sleep(0.3)))
+    await asyncio.sleep(0.02)
+    await feed(track, range(10))
+    await blocker
+    track.offer(make_frame(10))
+    got = [packet.pts // 3600 for _, packet in await reader]
+    assert got == sorted(got) and got[-1] >= 8, "the newest were kept"
+    assert len(dropped) >= 6
+    await track.aclose()
+
+
+async def test_requests_for_a_key_frame_close_together_count_once(pool):
+    track = video_track(FrameClock(), pool)
+    reader = asyncio.create_task(receive(track, 30))
+    await asyncio.sleep(0)
+    for pts in range(30):
+        if pts in (15, 16, 17):
+            track.request_key_frame()
+        track.offer(make_frame(pts))
+        await asyncio.sleep(0.03)
+    keys = [packet.pts // 3600 for _, packet in await reader if packet.is_keyframe]
+    assert keys == [0, 15]
+    await track.aclose()
+
+
+async def test_a_picture_that_cannot_be_encoded_is_lost_alone(pool, caplog):
+    track = video_track(FrameClock(), pool)
+    reader = asyncio.create_task(receive(track, 4))
+    await asyncio.sleep(0)
+    await feed(track, range(2))
+    broken = make_frame(2)
+    track.offer(type(broken)(broken.image[..., :1].repeat(4, axis=2), broken.audio, 2))
+    await asyncio.sleep(0.05)
+    await feed(track, range(3, 5))
+    got = await reader
+    assert [packet.pts // 3600 for _, packet in got] == [0, 1, 3, 4]
+    assert got[2][1].is_keyframe, "a fresh encoder starts with one"
+    await track.aclose()
+
+
+async def test_a_change_of_size_starts_a_new_encoder_with_a_key_frame(pool):
+    track = video_track(FrameClock(), pool)
+    reader = asyncio.create_task(receive(track, 3))
+    await asyncio.sleep(0)
+    await feed(track, range(2))
+    frame = make_frame(2)
+    track.offer(type(frame)(frame.image[:128, :128].copy(), frame.audio, 2))
+    got = await reader
+    assert [packet.is_keyframe for _, packet in got] == [True, False, True]
+    await track.aclose()
+
+
+async def test_sound_and_picture_of_one_frame_leave_together(pool):
+    session = FakeSession()
+    await session.start()
+    video, audio = video_track(session.clock, pool), AvatarAudioTrack(session.clock, pool)
+    pump = asyncio.create_task(MediaPump(session, video, audio).run())
+    pictures, sounds = await asyncio.gather(_stamped(video, 15), _stamped(audio, 30))
+    starts = {pts // 960 // 2: at for at, pts in sounds if (pts // 960) % 2 == 0}
+    skews = [at - starts[pts // 3600] for at, pts in pictures if pts // 3600 in starts]
+    assert len(skews) > 8 and sorted(skews)[len(skews) // 2] < 0.03
+    await session.aclose()
+    await pump
+    audio.stop()
+    await video.aclose()
+
+
+async def _stamped(track, count: int) -> list[tuple[float, int]]:
+    got = []
+    for _ in range(count):
+        packet = await track.recv()
+        got.append((time.monotonic(), packet.pts))
+    return got
+
+
+async def test_a_stopped_track_raises_only_what_aiortc_expects(pool):
+    session = FakeSession()
+    video, audio = video_track(session.clock, pool), AvatarAudioTrack(session.clock, pool)
+    readers = [asyncio.create_task(video.recv()), asyncio.create_task(audio.recv())]
+    await asyncio.sleep(0.01)
+    video.stop()
+    audio.stop()
+    for reader in readers:
+        with pytest.raises(MediaStreamError):
+            await reader
+    for track in (video, audio):
+        with pytest.raises(MediaStreamError):
+            await track.recv()
+    await video.aclose()
+
+
+async def test_aiortc_still_asks_its_sender_for_key_frames_where_we_listen(pool):
+    from aiortc import RTCPeerConnection
+    from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket
+
+    connection = RTCPeerConnection()
+    track = video_track(FrameClock(), pool)
+    sender = connection.addTransceiver(track, direction="sendonly").sender
+    asked = []
+    track.request_key_frame = lambda: asked.append(1)
+    route_key_frame_requests(sender, track)
+    for fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
+        await sender._handle_rtcp_packet(RtcpPsfbPacket(fmt=fmt, ssrc=1, media_ssrc=sender._ssrc))
+    assert len(asked) == 2
+    await connection.close()
+    await track.aclose()

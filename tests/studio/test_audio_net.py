@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from engine.audio.mel import mel_spectrogram  # noqa: E402
+from engine.studio.audio_augment import augment, silence_like  # noqa: E402
+from engine.studio.audio_batches import COLUMNS, speech_item, target_times_s  # noqa: E402
+from engine.studio.audio_judge import track_of  # noqa: E402
+from engine.studio.audio_net import CONTEXT_COLUMNS, WINDOW, AudioNet  # noqa: E402
+from engine.studio.phones import Gesture  # noqa: E402
+from engine.studio.speech_data import SpeechClip  # noqa: E402
+from engine.types import MOUTH_SHAPES  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return AudioNet().eval()
+
+
+def test_a_window_and_a_whole_spectrogram_give_the_same_mouth(network):
+    mel = torch.randn(1, 1, 80, 60)
+    with torch.no_grad():
+        track = network.track(mel)
+        assert track.shape == (1, 60 - CONTEXT_COLUMNS + 1, len(MOUTH_SHAPES))
+        for start in (0, 7, 28):
+            assert torch.allclose(track[:, start], network(mel[..., start : start + CONTEXT_COLUMNS]), atol=1e-5)
+
+
+def test_tracks_are_cut_as_the_product_cuts_windows(network):
+    samples = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) * 0.1
+    mel = mel_spectrogram(samples)
+    track = track_of(network, samples)
+    assert len(track) == 25
+    for index in (0, 3, 11, 24):
+        with torch.no_grad():
+            alone = network(torch.from_numpy(WINDOW.cut(mel, index))[None, None])[0].numpy()
+        assert np.allclose(alone, track[index], atol=1e-5)
+
+
+def test_targets_are_at_the_middles_of_video_frames():
+    times_s = target_times_s(COLUMNS)
+    for index in (10, 33, 60):
+        position = WINDOW.start(index)  # the output whose window starts there
+        assert times_s[position] == pytest.approx((index + 0.5) * 0.04, abs=0.006)
+
+
+def test_augmented_sound_stays_in_range_and_in_time():
+    rng = np.random.default_rng(3)
+    click = np.zeros(32_000, np.float32)
+    click[16_000:16_400] = 0.5
+    for _ in range(20):
+        sound, speed = augment(click, rng)
+        assert abs(len(sound) - len(click) / speed) < 3
+        assert np.isfinite(sound).all() and np.abs(sound).max() <= 1
+        loud = np.convolve(np.abs(sound), np.ones(200), "same")
+        assert abs(np.argmax(loud) / 16_000 - 1.0125 / speed) < 0.05
+
+
+def test_sounds_without_speech_are_in_range():
+    rng = np.random.default_rng(4)
+    for _ in range(30):
+        sound = silence_like(8_000, rng)
+        assert sound.shape == (8_000,) and np.isfinite(sound).all() and np.abs(sound).max() <= 1
+
+
+def test_an_item_has_its_closure_where_the_sound_has_it():
+    rng = np.random.default_rng(5)
+    samples = (rng.standard_normal(40_000) * 3000).astype(np.int16)
+    samples[16_000:17_600] = 0  # 100 ms of closed lips at 1 s
+    gestures = [Gesture("aa", 0, 1.0), Gesture("PP", 1.0, 1.1), Gesture("aa", 1.1, 2.5)]
+    press = MOUTH_SHAPES.index("mouthPress")
+    profiles = []
+    for _ in range(16):
+        mel, mouth, viseme = speech_item(SpeechClip(samples, gestures, "", ""), rng)
+        assert mel.shape == (1, 80, COLUMNS) and mel.dtype == np.float32
+        assert mouth.shape == (COLUMNS - CONTEXT_COLUMNS + 1, len(MOUTH_SHAPES))
+        assert viseme.shape == (len(mouth),)
+        closed = np.nonzero(mouth[:, press] > 0.9)[0]
+        if len(closed) and 20 < closed.mean() < len(mouth) - 20:
+            middle = round(closed.mean()) + CONTEXT_COLUMNS - 1 - 5  # the network hears five columns past its target
+            profiles.append(mel[0, :, middle - 15 : middle + 16].mean(0))
+    assert len(profiles) > 4
+    assert abs(np.argmin(np.mean(profiles, 0)) - 15) <= 3

@@ -1,0 +1,202 @@
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from engine.audio.mel import SILENCE
+from engine.avatar.bundle import Avatar
+from engine.compose import paste
+from engine.errors import BackendFailed, Busy, Closed
+from engine.lipsync.base import LipJob, PreparedAvatar
+from engine.renderer import Renderer
+from tests.fakes import FakeLipSync, FakePrepared, mouth_height, tiny_avatar
+
+
+def job(avatar: Avatar, frame_index: int = 0, level: float = 2.0) -> LipJob:
+    return LipJob(FakePrepared(avatar), frame_index, np.full((80, 8), level, np.float32))
+
+
+@pytest.fixture
+async def renderer(lipsync: FakeLipSync):
+    renderer = Renderer(lipsync)
+    yield renderer
+    await renderer.aclose()
+
+
+async def test_picture_is_the_patch_pasted_on_its_idle_picture(renderer: Renderer, avatar: Avatar) -> None:
+    rendered = await renderer.render(job(avatar, 3), 0.0)
+    patch = renderer.lipsync.predict([job(avatar, 3)])[0]
+    assert np.array_equal(rendered.image, paste(avatar.frames[3], patch))
+    assert mouth_height(rendered.image) == 18 and rendered.mouth is not None and rendered.mouth[0] == 0.75
+    assert mouth_height((await renderer.render(job(avatar, level=SILENCE), 0.0)).image) == 0
+
+
+async def test_models_run_on_threads_of_their_own(renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync) -> None:
+    await renderer.render(job(avatar), 0.0)
+    assert lipsync.threads == {"visavis-render-0"}
+
+
+async def test_earliest_deadline_is_rendered_first(renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync) -> None:
+    lipsync.gate = threading.Event()
+    order: list[int] = []
+    first = renderer.submit(job(avatar), 0.0)
+    waiting = [(number, renderer.submit(job(avatar), float(number))) for number in (3, 1, 2)]
+    for number, rendering in waiting:
+        rendering.result.add_done_callback(lambda _, number=number: order.append(number))
+    lipsync.gate.set()
+    await asyncio.gather(first.result, *(rendering.result for _, rendering in waiting))
+    await asyncio.sleep(0)
+    assert order == [1, 2, 3]
+
+
+async def test_withdrawn_and_cancelled_jobs_are_never_begun(
+    renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync
+) -> None:
+    lipsync.gate = threading.Event()
+    begun = renderer.submit(job(avatar), 0.0)
+    await lipsync.first_begun()
+    withdrawn, last = renderer.submit(job(avatar), 1.0), renderer.submit(job(avatar), 3.0)
+    cancelled = asyncio.create_task(renderer.render(job(avatar), 2.0))
+    await asyncio.sleep(0)
+    assert not begun.withdraw() and withdrawn.withdraw()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    lipsync.gate.set()
+    await asyncio.gather(begun.result, last.result)
+    assert withdrawn.result.cancelled() and lipsync.predicted == 2
+
+
+async def test_full_queue_refuses_until_withdrawn_jobs_make_room(
+    renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.renderer.QUEUE_LIMIT", 2)
+    lipsync.gate = threading.Event()
+    renderer.submit(job(avatar), 0.0)
+    await lipsync.first_begun()
+    waiting = [renderer.submit(job(avatar), 1.0) for _ in range(2)]
+    with pytest.raises(Busy):
+        renderer.submit(job(avatar), 1.0)
+    waiting[0].withdraw()
+    renderer.submit(job(avatar), 1.0)
+    lipsync.gate.set()
+    await waiting[1].result
+
+
+async def test_failing_model_fails_its_job_and_not_the_renderer(
+    renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync
+) -> None:
+    lipsync.failing = True
+    with pytest.raises(BackendFailed) as caught:
+        await renderer.render(job(avatar), 0.0)
+    assert caught.value.code == "render_failed" and isinstance(caught.value.__cause__, RuntimeError)
+    lipsync.failing = False
+    await renderer.render(job(avatar), 0.0)
+
+
+async def test_avatar_is_prepared_once_however_many_ask(
+    renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync
+) -> None:
+    first, second = await asyncio.gather(renderer.prepare(avatar), renderer.prepare(avatar))
+    assert first is second and lipsync.prepared == 1
+    await renderer.prepare(tiny_avatar())
+    assert lipsync.prepared == 2
+
+
+async def test_failed_preparation_is_told_and_tried_again(avatar: Avatar) -> None:
+    class Refusing(FakeLipSync):
+        def prepare(self, avatar: Avatar) -> PreparedAvatar:
+            self.prepared += 1
+            raise ValueError("no face")
+
+    lipsync = Refusing()
+    renderer = Renderer(lipsync)
+    try:
+        for _ in range(2):
+            with pytest.raises(BackendFailed, match="tiny"):
+                await renderer.prepare(avatar)
+        assert lipsync.prepared == 2
+    finally:
+        await renderer.aclose()
+
+
+async def test_preparing_does_not_hold_up_pictures(avatar: Avatar) -> None:
+    release = threading.Event()
+
+    class Slow(FakeLipSync):
+        def prepare(self, avatar: Avatar) -> FakePrepared:
+            release.wait(10)
+            return super().prepare(avatar)
+
+    renderer = Renderer(Slow())
+    try:
+        preparing = asyncio.create_task(renderer.prepare(avatar))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(renderer.render(job(avatar), 0.0), 5)
+        release.set()
+        await preparing
+    finally:
+        release.set()
+        await renderer.aclose()
+
+
+async def test_threads_render_side_by_side(avatar: Avatar) -> None:
+    meeting = threading.Barrier(2, timeout=5)
+
+    class Meeting(FakeLipSync):
+        def predict(self, jobs):
+            meeting.wait()
+            return super().predict(jobs)
+
+    renderer = Renderer(Meeting(), threads=2)
+    try:
+        await asyncio.gather(renderer.render(job(avatar), 0.0), renderer.render(job(avatar), 0.0))
+    finally:
+        await renderer.aclose()
+
+
+async def test_close_drops_what_waits_finishes_what_began_and_is_idempotent(
+    avatar: Avatar, lipsync: FakeLipSync
+) -> None:
+    lipsync.gate = threading.Event()
+    renderer = Renderer(lipsync)
+    begun = renderer.submit(job(avatar), 0.0)
+    await lipsync.first_begun()
+    waiting = asyncio.create_task(renderer.render(job(avatar), 1.0))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(renderer.aclose())
+    await asyncio.sleep(0.01)
+    lipsync.gate.set()
+    await closing
+    await renderer.aclose()
+    assert begun.result.done()
+    with pytest.raises(Closed):
+        await waiting
+    for use in (renderer.render(job(avatar), 0.0), renderer.prepare(avatar)):
+        with pytest.raises(Closed):
+            await use
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("visavis-render") and
+                thread in renderer._threads]  # fmt: skip
+
+
+async def test_close_does_not_wait_for_ever(
+    avatar: Avatar, lipsync: FakeLipSync, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("engine.renderer.CLOSE_TIMEOUT_S", 0.05)
+    lipsync.gate = threading.Event()
+    renderer = Renderer(lipsync)
+    rendering = renderer.submit(job(avatar), 0.0)
+    await lipsync.first_begun()
+    started_s = time.monotonic()
+    await renderer.aclose()
+    assert time.monotonic() - started_s < 2 and "did not end" in caplog.text
+    lipsync.gate.set()
+    await rendering.result
+
+
+async def test_renderer_counts_what_it_does(renderer: Renderer, avatar: Avatar) -> None:
+    await renderer.render(job(avatar), 0.0)
+    value = renderer.metrics.registry.get_sample_value
+    assert value("visavis_render_ms_count") == 1 and value("visavis_render_wait_ms_count") == 1
