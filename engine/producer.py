@@ -4,9 +4,9 @@ interrupt.
 Place in the flow: Speech queue -> planner -> renderer -> AvatarFrame -> channel to the edge.
 
 A frame goes through two moments. It is *committed* when its content is decided: as soon as its sound is there, at most
-``LEAD_S`` before it is needed, or at the last moment that still leaves time to draw it (the margin), when it becomes
-idle. It is *published* at its due time, less ``HANDOUT_S`` for the edge to encode it. Only committed frames can be
-ahead of the clock, and an interrupt takes them back.
+``LEAD_S`` before it is needed; else, as idle, at the last moment that leaves time to draw it (the margin). It is
+*published* at its due time, less ``HANDOUT_S`` for the edge to encode it. Only committed frames can be ahead of the
+clock, and an interrupt takes them back.
 
 Invariants:
     * the clock never slips: a picture that is late is replaced by the newest one there is, with the right sound;
@@ -36,8 +36,11 @@ from engine.slots import ProducerCounts, Published, Slot
 from engine.speech import Catchup, Speech
 from engine.types import FRAME_MS, IDLE_UTTERANCE, AvatarFrame, Playback
 
-LEAD_S = 2 * FRAME_S
-"""How far ahead of its publication a frame may be committed."""
+LEAD_S = 5 * FRAME_S
+"""How far ahead of its publication a frame may be committed: drawing ahead rides out a machine that is busy for a
+moment, and an interrupt takes it back."""
+LIVE_LEAD_S = 2 * FRAME_S
+"""The same for live sound, of which no more can be there unless it comes in bursts."""
 HANDOUT_S = 0.010
 """How long before its due time a frame is published: encoding takes some of it, and lips leave with their sound."""
 STALL_S = 5 * FRAME_S
@@ -178,13 +181,13 @@ class Producer:
             playing.heard_ms if playing is not None else 0,
             sum(speech.unheard_ms for speech in speeches),
         )
+        if playing is not None or self._queue:
+            self._metrics.interrupts.inc()
         for speech in speeches:
             speech.abort()
         self._queue.clear()
         self._background = self._playing = None
         self._take_back()
-        if speeches:
-            self._metrics.interrupts.inc()
         self._wake.set()
         return playback
 
@@ -249,9 +252,9 @@ class Producer:
         """Commits every frame that can or must be."""
         while True:
             publish_s = self._handout_s(len(self._slots))
-            if publish_s - LEAD_S > now_s + _EPSILON_S:
-                return
             speech = self._current()
+            if publish_s - _lead_s(speech) > now_s + _EPSILON_S:
+                return
             latest_s = publish_s - self._margin_s()
             if speech is not None and speech.frames_ready:
                 self._commit_speech(speech, (latest_s - now_s) * 1000)
@@ -289,18 +292,20 @@ class Producer:
     def _append(self, plan: FramePlan, speech: Speech | None, index: int | None) -> None:
         slot = Slot(plan, speech, index)
         position = len(self._slots)
+        # Only a picture that does not wait for others of this session tells how long one takes.
+        alone = all(earlier.image is not None for earlier in self._slots)
         self._slots.append(slot)
         if plan.mel is None:
             slot.image, slot.mouth = self._pictures[plan.frame_index], REST_MOUTH
             return
-        submitted_s = self._clock.now_s()
+        measured_from_s = self._clock.now_s() if alone else None
         try:
-            slot.rendering = self._renderer.submit(plan.job(self._prepared), self._handout_s(position))
+            slot.rendering = self._renderer.submit(plan.job(self._prepared), self._handout_s(position), owner=self)
         except VisavisError:
             return  # too busy: the picture before it is held
-        slot.rendering.result.add_done_callback(lambda result: self._rendered(slot, result, submitted_s))
+        slot.rendering.result.add_done_callback(lambda result: self._rendered(slot, result, measured_from_s))
 
-    def _rendered(self, slot: Slot, result: asyncio.Future[Rendered], submitted_s: float) -> None:
+    def _rendered(self, slot: Slot, result: asyncio.Future[Rendered], measured_from_s: float | None) -> None:
         if result.cancelled():
             return
         error = result.exception()
@@ -311,9 +316,10 @@ class Producer:
             return
         rendered = result.result()
         slot.image, slot.mouth = rendered.image, rendered.mouth
-        took_s = self._clock.now_s() - submitted_s
-        # Follows a slow picture at once and forgets it over a second: a margin too small costs a held picture.
-        self._render_s = took_s if took_s > self._render_s else self._render_s + 0.04 * (took_s - self._render_s)
+        if measured_from_s is not None:
+            took_s = self._clock.now_s() - measured_from_s
+            # Follows a slow picture at once and forgets it over a second: a margin too small costs a held picture.
+            self._render_s = max(took_s, self._render_s + 0.04 * (took_s - self._render_s))
         if slot.published and slot.plan.sequence > self._shown[0]:
             # Late, but newer than what is shown: the next frame shows it if its own picture is late, too.
             self._shown = (slot.plan.sequence, rendered.image, rendered.mouth)
@@ -321,6 +327,13 @@ class Producer:
     # Publishing ---------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        try:
+            await self._make_frames()
+        finally:
+            # Should this task ever fail, whoever waits for a frame must not wait for ever.
+            self.frames.close()
+
+    async def _make_frames(self) -> None:
         while True:
             now_s = self._clock.now_s()
             if now_s - self._handout_s(0) > STALL_S:
@@ -339,7 +352,7 @@ class Producer:
         publish_s = self._handout_s(len(self._slots))
         speech = self._current()
         ready = speech is not None and speech.frames_ready > 0
-        commit_s = publish_s - (LEAD_S if ready else self._margin_s())
+        commit_s = publish_s - (_lead_s(speech) if ready else self._margin_s())
         return min(commit_s, self._handout_s(0)) if self._slots else commit_s
 
     def _publish(self, slot: Slot, now_s: float) -> None:
@@ -370,3 +383,7 @@ class Producer:
         if lost:
             self._metrics.frames_dropped.inc(lost)
         self._metrics.frame_late_ms.observe(max(0.0, now_s - self._clock.due_s(frame.pts)) * 1000)
+
+
+def _lead_s(speech: Speech | None) -> float:
+    return LIVE_LEAD_S if speech is None or speech.live else LEAD_S

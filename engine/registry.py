@@ -18,7 +18,7 @@ LIPSYNC_NAMES = ("builtin",)
 VOICE_NAMES = ("espeak",)
 
 
-def create_lipsync(name: str, **options: Any) -> LipSync:
+def create_lipsync(name: str, /, **options: Any) -> LipSync:
     """Loads a lip-sync model; takes up to seconds, so call it off the event loop.
 
     Args:
@@ -36,7 +36,7 @@ def create_lipsync(name: str, **options: Any) -> LipSync:
     raise NotFound("lipsync_not_found", f"There is no lip-sync model {name!r}; there is {', '.join(LIPSYNC_NAMES)}.")
 
 
-def create_voice(name: str, **options: Any) -> Voice:
+def create_voice(name: str, /, **options: Any) -> Voice:
     """Makes a voice.
 
     Args:

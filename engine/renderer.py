@@ -5,7 +5,8 @@ Place in the flow: producer -> LipJob -> Renderer -> picture with a speaking mou
 On a CPU batching gains next to nothing, so every thread renders one picture at a time, single-threaded.
 
 Invariants:
-    * the earliest deadline is served first, whichever session it belongs to;
+    * the earliest deadline is served first, whichever session it belongs to; a picture that would be late is given up
+      when its session waits for a later one, so a slow machine shows fewer pictures, but those in sync;
     * the queue is bounded: when full, a new job is refused with Busy and the session holds its picture;
     * a job withdrawn or cancelled before it began costs nothing;
     * results are delivered on the event loop that submitted the job.
@@ -63,14 +64,17 @@ class Rendering:
     """A picture on its way.
 
     Attributes:
-        result: done with a Rendered or a BackendFailed, or cancelled when withdrawn.
+        job: what to render.
+        owner: whose later pictures this one may be given up for.
+        result: done with a Rendered or a BackendFailed; cancelled when withdrawn or given up.
     """
 
-    __slots__ = ("_begun", "_lock", "_submitted_s", "job", "result")
+    __slots__ = ("_begun", "_lock", "_submitted_s", "job", "owner", "result")
 
-    def __init__(self, job: LipJob, result: asyncio.Future[Rendered]) -> None:
+    def __init__(self, job: LipJob, result: asyncio.Future[Rendered], owner: object = None) -> None:
         self.job = job
         self.result = result
+        self.owner = owner
         self._begun = False
         self._lock = threading.Lock()
         self._submitted_s = time.monotonic()
@@ -120,6 +124,7 @@ class Renderer:
         self._order = itertools.count()
         self._condition = threading.Condition()
         self._closing = False
+        self._typical_s = 0.0
         self._prepared: OrderedDict[int, asyncio.Future[PreparedAvatar]] = OrderedDict()
         # Preparing takes as long as many pictures, so it must not hold up a render thread.
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="visavis-prepare")
@@ -162,18 +167,19 @@ class Renderer:
         """Makes the first picture as fast as every other one."""
         await asyncio.get_running_loop().run_in_executor(self._preparing, self.lipsync.warmup, [1])
 
-    def submit(self, job: LipJob, deadline_s: float) -> Rendering:
+    def submit(self, job: LipJob, deadline_s: float, owner: object = None) -> Rendering:
         """Queues a picture; must be called on a running event loop.
 
         Args:
             job: what to render.
             deadline_s: when it is needed, monotonic seconds.
+            owner: when given, the picture is given up if it would be late and a later one of the same owner waits.
 
         Raises:
             Busy: the queue is full.
             Closed: after ``aclose``.
         """
-        rendering = Rendering(job, asyncio.get_running_loop().create_future())
+        rendering = Rendering(job, asyncio.get_running_loop().create_future(), owner)
         with self._condition:
             if self._closing:
                 raise Closed("renderer_closed", "The renderer is closed.")
@@ -250,12 +256,22 @@ class Renderer:
                     self._condition.wait()
                 if self._closing:
                     return
-                _, _, rendering = heapq.heappop(self._queue)
+                deadline_s, _, rendering = heapq.heappop(self._queue)
                 self.metrics.render_queue.set(len(self._queue))
+                late = time.monotonic() + self._typical_s > deadline_s
+                given_up = late and self._waits_for_later(rendering.owner)
             if not rendering.begin():
+                continue
+            if given_up:
+                _deliver(rendering.result.get_loop(), rendering.result.cancel)
                 continue
             self.metrics.render_wait_ms.observe(rendering.waited_ms)
             self._render(rendering)
+
+    def _waits_for_later(self, owner: object) -> bool:
+        return owner is not None and any(
+            other.owner is owner and not other.result.cancelled() for _, _, other in self._queue
+        )
 
     def _render(self, rendering: Rendering) -> None:
         started_s = time.monotonic()
@@ -269,7 +285,11 @@ class Renderer:
             failure.__cause__ = error
             _deliver(result.get_loop(), lambda: None if result.done() else result.set_exception(failure))
             return
-        self.metrics.render_ms.observe((time.monotonic() - started_s) * 1000)
+        took_s = time.monotonic() - started_s
+        self.metrics.render_ms.observe(took_s * 1000)
+        with self._condition:
+            # Somewhat less than the mean: in doubt a picture is tried.
+            self._typical_s += 0.1 * (0.8 * took_s - self._typical_s)
         _deliver(result.get_loop(), lambda: None if result.done() else result.set_result(rendered))
 
 

@@ -25,7 +25,7 @@ from engine.metrics import EngineMetrics
 
 logger = logging.getLogger("server")
 
-SHUTDOWN_TIMEOUT_S = 1.0
+SHUTDOWN_TIMEOUT_S = 0.6
 """How long requests that are still open may take once the sessions have ended."""
 
 
@@ -56,7 +56,7 @@ async def _serve(config: Config) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda number=number: _stop(loop, stop, number))
+        loop.add_signal_handler(number, _stop, loop, stop, number)
     # Found out before the model loads, not after.
     await _check_address(config)
     # aiortc takes a quarter of a second to import; options and port are checked without it.
@@ -93,6 +93,7 @@ async def _serve(config: Config) -> None:
 
 def _stop(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, number: int) -> None:
     stop.set()
+    # The next one has its usual effect.
     loop.remove_signal_handler(number)
 
 

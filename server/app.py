@@ -50,8 +50,9 @@ def create_app(config: Config, stage: Stage, static_folder: Path = STATIC_FOLDER
     )
     app = web.Application(
         middlewares=[
-            middleware.errors(metrics),
+            # Outermost, so that a listed page can read errors too.
             middleware.origins(frozenset(config.allowed_origins), is_loopback(config.host)),
+            middleware.errors(metrics),
             middleware.static_files(static_folder),
         ],
         client_max_size=MAX_JSON_BYTES,

@@ -16,12 +16,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
-from aiortc import RTCDataChannel
-from aiortc.exceptions import InvalidStateError
 from pydantic import ValidationError
 
 from engine.errors import Busy, InvalidInput, VisavisError
@@ -39,6 +37,22 @@ MAX_BUFFERED_BYTES = 256_000
 """What may wait inside the channel before events are dropped; about a minute of them."""
 
 
+class DataChannel(Protocol):
+    """The part of an RTCDataChannel that is used here."""
+
+    label: str
+    readyState: str
+    bufferedAmount: int
+
+    def on(self, event: str, listener: Callable[[str | bytes], None], /) -> Any:
+        """Calls back for each ``message``."""
+        ...
+
+    def send(self, data: str, /) -> None:
+        """Queues a message."""
+        ...
+
+
 class ControlChannel:
     """One browser's data channel, from its opening to the end of the session."""
 
@@ -46,14 +60,14 @@ class ControlChannel:
         """Args: session: whose events go out and who gets the commands; session_id: told to the browser."""
         self._session = session
         self._session_id = session_id
-        self._channel: RTCDataChannel | None = None
+        self._channel: DataChannel | None = None
         self._commands: asyncio.Queue[str | bytes] = asyncio.Queue(MAX_WAITING_COMMANDS)
         self.last_seen_s: float | None = None
         """Monotonic time of the last message from the browser; None before it opened the channel."""
         self.last_speech_s = time.monotonic()
         """Monotonic time of the last sign that something was said; that of the start before the first."""
 
-    def attach(self, channel: RTCDataChannel) -> None:
+    def attach(self, channel: DataChannel) -> None:
         """Takes the channel the browser opened; another label is ignored, a second one replaces the first."""
         if channel.label != LABEL:
             logger.info("ignoring a data channel called %.40r", channel.label)
@@ -82,11 +96,7 @@ class ControlChannel:
         channel = self._channel
         if channel is None or channel.readyState != "open" or channel.bufferedAmount > MAX_BUFFERED_BYTES:
             return
-        try:
-            channel.send(json.dumps({**data, "type": kind}, ensure_ascii=False, separators=(",", ":")))
-        except (InvalidStateError, ConnectionError):
-            # The channel closed between the question and the answer; the peer notices on its own.
-            logger.debug("event %s was not sent: the channel is closed", kind)
+        channel.send(json.dumps({**data, "type": kind}, ensure_ascii=False, separators=(",", ":")))
 
     def _send_event(self, event: Event) -> None:
         if event.type in _SIGNS_OF_SPEECH:

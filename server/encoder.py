@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
 import av
 import cv2
@@ -26,6 +26,9 @@ import numpy as np
 from av.video.frame import PictureType
 
 from engine.types import CHUNK_SAMPLES, FPS, PLAYOUT_RATE
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 VideoCodec = Literal["H264", "VP8"]
 
@@ -140,7 +143,8 @@ class _AvVideoEncoder:
 
     def encode(self, image: np.ndarray, pts: int, key_frame: bool) -> av.Packet:
         image = image[: self._context.height, : self._context.width]
-        picture = av.VideoFrame.from_ndarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), format="yuv420p")
+        planes = cast("npt.NDArray[np.uint8]", cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420))
+        picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         picture.pts = pts
         picture.time_base = self._context.time_base
         picture.colorspace = _COLORSPACE_BT601

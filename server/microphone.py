@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import cast
 
 import av
 import numpy as np
@@ -50,7 +51,7 @@ class LatestFirst:
             if behind <= MAX_LATE_PACKETS:
                 return False, None
         self._last = packet.sequence_number
-        return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)
+        return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)  # type: ignore[attr-defined]
 
 
 def skip_jitter_buffer(receiver: RTCRtpReceiver) -> bool:
@@ -79,12 +80,13 @@ class Microphone:
             except MediaStreamError:
                 return
             try:
-                samples = to_mono(frame)
+                samples = to_mono(cast(av.AudioFrame, frame))
             except ValueError:
                 logger.exception("a microphone frame could not be used")
                 continue
-            missing = 0 if self._next_pts is None else frame.pts - self._next_pts
-            self._next_pts = frame.pts + len(samples)
+            pts = frame.pts or 0
+            missing = 0 if self._next_pts is None else pts - self._next_pts
+            self._next_pts = pts + len(samples)
             if 0 < missing <= MAX_FILL_SAMPLES:
                 self._hear(np.zeros(missing, np.int16))
             self._hear(samples)
@@ -99,7 +101,7 @@ def to_mono(frame: av.AudioFrame) -> np.ndarray:
     if frame.format.name != "s16" or frame.sample_rate != PLAYOUT_RATE:
         raise ValueError(f"expected s16 at {PLAYOUT_RATE} Hz, not {frame.format.name} at {frame.sample_rate} Hz")
     channels = frame.layout.nb_channels
-    samples = frame.to_ndarray().reshape(-1, channels)
+    samples: np.ndarray = frame.to_ndarray().reshape(-1, channels)
     if channels == 1:
         return samples[:, 0].copy()
     if channels == 2:

@@ -1,6 +1,6 @@
 """What every request passes: errors become JSON, foreign pages are refused, answers carry their protective headers.
 
-Place in the flow: client -> ``errors`` -> ``origins`` -> ``static_files`` -> handler.
+Place in the flow: client -> ``origins`` -> ``errors`` -> ``static_files`` -> handler.
 
 Invariants:
     * an answer with status 400 or more is ``{"error": {"code", "message"}}``, whatever went wrong;
@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from pydantic import ValidationError
 
 from engine.errors import AudioInvalid, Busy, Closed, InvalidInput, NotFound, OfferInvalid, VisavisError
@@ -25,8 +25,6 @@ from server.metrics import ServerMetrics
 from server.schemas import explain_validation
 
 logger = logging.getLogger(__name__)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
@@ -96,7 +94,7 @@ def error_response(status: int, code: str, message: str, headers: dict[str, str]
     return web.json_response({"error": {"code": code, "message": message}}, status=status, headers=headers)
 
 
-def errors(metrics: ServerMetrics) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def errors(metrics: ServerMetrics) -> Middleware:
     """Middleware that turns everything raised into the shape above and counts all answers."""
 
     @web.middleware
@@ -131,7 +129,7 @@ def _from_http(error: web.HTTPException) -> web.StreamResponse:
     return error_response(error.status, code, message, {"Allow": allow} if allow else None)
 
 
-def origins(allowed: frozenset[str], loopback_only: bool) -> Callable[..., Awaitable[web.StreamResponse]]:
+def origins(allowed: frozenset[str], loopback_only: bool) -> Middleware:
     """Middleware that decides which pages may call.
 
     Args:
@@ -141,10 +139,14 @@ def origins(allowed: frozenset[str], loopback_only: bool) -> Callable[..., Await
     """
 
     def same_origin(origin: str, host: str) -> bool:
-        parts = urlsplit(origin)
-        if loopback_only and not _is_loopback(parts.hostname or ""):
+        try:
+            parts = urlsplit(origin)
+            caller, ours = _authority(origin), _authority(f"{parts.scheme}://{host}")
+        except ValueError:
             return False
-        return bool(parts.netloc) and _authority(origin) == _authority(f"{parts.scheme}://{host}")
+        if loopback_only and not _is_loopback(caller[0]):
+            return False
+        return bool(caller[0]) and caller == ours
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -178,11 +180,8 @@ def origins(allowed: frozenset[str], loopback_only: bool) -> Callable[..., Await
 
 
 def _authority(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        return (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    except ValueError:
-        return "", -1
+    parts = urlsplit(url)
+    return (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
 
 
 def _is_loopback(host: str) -> bool:
@@ -216,7 +215,7 @@ _CONTENT_TYPES = {
 }
 
 
-def static_files(folder: Path) -> Callable[..., Awaitable[web.StreamResponse]]:
+def static_files(folder: Path) -> Middleware:
     """Middleware that serves a folder wherever no route answers, so that routes keep their own 404 and 405.
 
     Only files with a type from the table are served, and only from inside the folder.

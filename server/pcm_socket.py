@@ -37,6 +37,8 @@ MAX_MESSAGE_BYTES = 1 << 18
 """2.7 s of mono sound at 48 kHz; resampling it takes a few milliseconds of the event loop."""
 HELLO_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 10.0
+CLOSE_TIMEOUT_S = 0.5
+"""How long a client may take to agree to a close before it is cut off."""
 SAMPLE_BYTES = 2
 
 CLOSE_INVALID = 4400
@@ -52,13 +54,16 @@ async def serve(request: web.Request, live: LiveSession) -> web.StreamResponse:
     Raises:
         InvalidInput: ``upgrade_required`` when the request is no WebSocket.
     """
-    socket = web.WebSocketResponse(heartbeat=PING_INTERVAL_S, max_msg_size=MAX_MESSAGE_BYTES)
+    socket = web.WebSocketResponse(
+        timeout=CLOSE_TIMEOUT_S, heartbeat=PING_INTERVAL_S, max_msg_size=MAX_MESSAGE_BYTES
+    )
     if not socket.can_prepare(request).ok:
         raise InvalidInput("upgrade_required", "This address is a WebSocket; ask for an upgrade.")
     await socket.prepare(request)
     reader = asyncio.create_task(_PcmReader(socket, live).run(), name="pcm-socket")
     try:
-        await asyncio.wait({reader, live.peer.ended}, return_when=asyncio.FIRST_COMPLETED)
+        futures: list[asyncio.Future[Any]] = [reader, live.peer.ended]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         if not reader.done():
             reader.cancel()
             await asyncio.wait({reader})

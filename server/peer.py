@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCPeerConnection
 
 from engine.session import Session
 from server import signaling
@@ -85,7 +85,7 @@ class Peer:
         self._microphones = 0
         self._changed_s = time.monotonic()
 
-    async def answer(self, offer: signaling.Offer) -> RTCSessionDescription:
+    async def answer(self, offer: signaling.Offer) -> signaling.Description:
         """Negotiates and starts to work. On any error, call ``aclose``.
 
         Raises:

@@ -17,8 +17,6 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from aiortc import RTCSessionDescription
-
 from engine.errors import Busy, Closed, NotFound, OfferInvalid
 from engine.session import Session
 from server import signaling
@@ -28,7 +26,7 @@ from server.peer import Peer, PeerOptions
 
 logger = logging.getLogger(__name__)
 
-SESSION_CLOSE_TIMEOUT_S = 1.5
+CLOSE_TIMEOUT_S = 3.5
 FAREWELL_S = 0.05
 """Closing a connection throws away what its data channel has not sent; this is time for one message."""
 
@@ -100,7 +98,7 @@ class Sessions:
 
     async def open(
         self, avatar: str, sdp: str, kind: str, mirror: bool = False
-    ) -> tuple[LiveSession, RTCSessionDescription]:
+    ) -> tuple[LiveSession, signaling.Description]:
         """Answers an offer with a new session.
 
         Cancellation undoes everything.
@@ -193,15 +191,20 @@ class Sessions:
 
     async def _free(self, session: Session | None, peer: Peer | None) -> None:
         try:
-            if peer is not None:
-                await peer.aclose()
-            if session is not None:
-                async with asyncio.timeout(SESSION_CLOSE_TIMEOUT_S):
-                    await session.aclose()
-        except Exception:
-            logger.exception("closing a session failed")
+            for part in (peer, session):
+                if part is not None:
+                    await _close(part)
         finally:
             self._taken -= 1
+
+
+async def _close(part: Peer | Session) -> None:
+    # What one part does wrong while it closes must not keep the other one open.
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await part.aclose()
+    except Exception:
+        logger.exception("closing a %s failed", type(part).__name__.lower())
 
 
 async def _finished(live: LiveSession) -> None:

@@ -24,7 +24,6 @@ from aiortc import (
     RTCConfiguration,
     RTCIceServer,
     RTCPeerConnection,
-    RTCRtpReceiver,
     RTCRtpSender,
     RTCSessionDescription,
 )
@@ -54,6 +53,14 @@ class Offer:
     sdp: str
     has_audio: bool
     video_codecs: tuple[VideoCodec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A session description as it travels: ``sdp`` and its ``type``."""
+
+    sdp: str
+    type: str
 
 
 def read_offer(sdp: str, kind: str) -> Offer:
@@ -87,6 +94,10 @@ def read_offer(sdp: str, kind: str) -> Offer:
     mids = [section.rtp.muxId for section in media]
     if not all(mids) or len(set(mids)) != len(mids):
         raise _invalid("every media section needs a mid of its own")
+    bundles = [group.items for group in description.group if group.semantic == "BUNDLE"]
+    if len(bundles) > 1 or any(set(items) != set(mids) for items in bundles):
+        # aiortc could not close a connection whose bundle names sections that do not exist.
+        raise _invalid("its bundle does not name its media sections")
     video = next((section for section in media if section.kind == "video"), None)
     if video is None or video.direction not in ("recvonly", "sendrecv"):
         raise _invalid("it must be willing to receive one video track")
@@ -147,7 +158,7 @@ async def answer(
     video_codec: VideoCodec,
     video: MediaStreamTrack,
     audio: MediaStreamTrack | None,
-) -> RTCSessionDescription:
+) -> Description:
     """Negotiates: our tracks out, the browser's sound in, its picture refused.
 
     Args:
@@ -167,14 +178,14 @@ async def answer(
     if audio is not None:
         transceiver = connection.addTransceiver(audio, direction="sendrecv")
         transceiver.setCodecPreferences(
-            [codec for codec in RTCRtpReceiver.getCapabilities("audio").codecs if codec.mimeType == "audio/opus"]
+            [codec for codec in RTCRtpSender.getCapabilities("audio").codecs if codec.mimeType == "audio/opus"]
         )
     try:
         await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
         await connection.setLocalDescription(await connection.createAnswer())
     except Exception as error:  # aiortc raises its own errors, ValueError, KeyError … for what it cannot use
         raise _invalid("its sections contradict each other") from error
-    return connection.localDescription
+    return Description(connection.localDescription.sdp, connection.localDescription.type)
 
 
 def _preferences(first: VideoCodec) -> list[RTCRtpCodecCapability]:

@@ -25,6 +25,7 @@ from collections.abc import AsyncIterable, Callable
 from typing import Protocol
 
 import av
+import cv2
 from aiortc import MediaStreamTrack, RTCRtpSender, VideoStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
@@ -133,7 +134,7 @@ class AvatarVideoTrack(VideoStreamTrack):
         self._on_encoded = on_encoded or (lambda _seconds: None)
         self._encoder: VideoEncoder | None = None
         self._encoder_size = (0, 0)
-        self._waiting: deque[AvatarFrame] = deque()
+        self._pictures: deque[AvatarFrame] = deque()
         self._work = asyncio.Event()
         self._ready = PacedPackets(READY_LIMIT)
         self._wanted = False
@@ -154,14 +155,14 @@ class AvatarVideoTrack(VideoStreamTrack):
     def offer(self, frame: AvatarFrame) -> None:
         """Takes a frame to encode; never blocks. While nobody receives only the newest is kept."""
         limit = WAITING_LIMIT if self._wanted else 1
-        while len(self._waiting) >= limit:
-            self._waiting.popleft()
+        while len(self._pictures) >= limit:
+            self._pictures.popleft()
             if self._wanted:
                 self._on_dropped()
-        self._waiting.append(frame)
+        self._pictures.append(frame)
         self._work.set()
 
-    async def recv(self) -> av.Packet:
+    async def recv(self) -> av.Packet:  # type: ignore[override]  # aiortc's base only speaks of frames
         """The next encoded picture, at its time.
 
         Raises:
@@ -184,11 +185,11 @@ class AvatarVideoTrack(VideoStreamTrack):
 
     async def _encode_frames(self) -> None:
         while True:
-            if not (self._wanted and self._waiting) or self._ready.full:
+            if not (self._wanted and self._pictures) or self._ready.full:
                 self._work.clear()
                 await self._work.wait()
                 continue
-            frame = self._waiting.popleft()
+            frame = self._pictures.popleft()
             packet = await self._encode(frame)
             if packet is not None:
                 self._ready.put(packet, self._clock.due_s(frame.pts))
@@ -206,7 +207,7 @@ class AvatarVideoTrack(VideoStreamTrack):
             self._key_sent_s = started_s
         try:
             packet = await self._pool.video(lambda: encoder.encode(frame.image, frame.pts, key_frame))
-        except (av.FFmpegError, ValueError):
+        except (av.FFmpegError, cv2.error, ValueError):
             # One picture is lost and the next comes from a fresh encoder; the viewer sees a held picture.
             logger.exception("encoding a picture failed")
             self._encoder = None

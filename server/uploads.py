@@ -14,6 +14,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,7 +76,7 @@ class Uploads:
                     size += len(chunk)
                     if size > self._max_bytes:
                         raise self._too_large()
-                    await self._stage.on_file_thread(lambda data=chunk: file.write(data))
+                    await self._stage.on_file_thread(partial(file.write, chunk))
         except TimeoutError:
             raise InvalidInput("request_timeout", f"The file did not arrive in {RECEIVE_TIMEOUT_S:.0f} s.") from None
         if size == 0:

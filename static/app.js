@@ -17,6 +17,7 @@ import "./talking-head.js";
 const STATUS = {
   connecting: "Connecting",
   live: "Live",
+  weak: "Weak connection",
   reconnecting: "Reconnecting",
   waiting: "Waiting for a seat",
   stopped: "Not connected",
@@ -27,6 +28,8 @@ const PATIENCE_MS = 1500;
 /** A retry closer than this needs no button. */
 const SOON_MS = 1500;
 const NOTICE_MS = 12_000;
+/** How long before the end of a session it is announced. */
+const ENDING_MS = 30_000;
 /** The counter appears when this share of the limit is used. */
 const COUNT_FROM = 0.8;
 
@@ -42,8 +45,8 @@ let avatar = query.get("avatar") ?? undefined;
 let soundChosen = false;
 let tried = false;
 let live = { state: "new" };
-let fileName = "";
-const asked = new Set();
+let lastFile = "";
+const files = new Map();
 
 window.visavis = head;
 
@@ -82,7 +85,8 @@ function hint() {
 /** What stands over the lower part of the portrait: one thing at a time, the most urgent first. */
 function arrange() {
   $("tries").hidden = tried || live.state !== "live" || !$("notice").hidden || !$("veil").hidden || head.speaking || microphone.open;
-  $("stop").hidden = !head.speaking || (head.mirroring && !asked.has(head.utterance));
+  // One's own voice in the mirror is stopped by being quiet.
+  $("stop").hidden = !head.speaking || head.source === "microphone";
   $("hint").textContent = hint();
 }
 
@@ -90,15 +94,24 @@ function arrange() {
 
 let patience = 0;
 let countdown = 0;
+let ending = 0;
+
+function showStatus(state) {
+  if ($("status").dataset.state === state) return;
+  $("status").dataset.state = state;
+  $("status-text").textContent = STATUS[state];
+}
 
 head.addEventListener("state", ({ detail }) => {
   live = detail;
   clearTimeout(patience);
   clearInterval(countdown);
-  $("status").dataset.state = detail.state;
-  $("status-text").textContent = STATUS[detail.state];
+  clearTimeout(ending);
+  showStatus(detail.state);
   if (detail.state === "live") {
     $("veil").hidden = true;
+    const lastsMs = head.config.session_max_s * 1000;
+    if (lastsMs > 2 * ENDING_MS) ending = setTimeout(() => tell({ code: "session_ending" }), lastsMs - ENDING_MS);
     microphone.track && head.setMicrophone(microphone.track);
   } else if (["connecting", "reconnecting"].includes(detail.state) && !detail.reason) {
     patience = setTimeout(veil, PATIENCE_MS);
@@ -218,13 +231,11 @@ navigator.permissions?.query({ name: "microphone" }).then(
 
 head.addEventListener("speaking", ({ detail }) => {
   if (!detail.speaking) captions.finish();
+  // Nobody knows the words of a file, but its name is known; the event may overtake the answer to the upload.
+  else if (detail.label === "file") captions.show({ text: files.get(detail.utterance_id) ?? lastFile });
   arrange();
 });
-head.addEventListener("caption", ({ detail }) => {
-  // The server calls every uploaded sound "file"; here its name is known.
-  const unnamed = detail.text === "file" && !detail.words?.length;
-  captions.show(unnamed ? { ...detail, text: fileName } : detail);
-});
+head.addEventListener("caption", ({ detail }) => captions.show(detail));
 head.addEventListener("error", ({ detail }) => tell(detail));
 
 function stop() {
@@ -232,18 +243,12 @@ function stop() {
   captions.clear();
 }
 
-/** Remember what was asked for: it can be stopped, unlike one's own voice in the mirror. */
-function ask({ utterance_id: id }) {
-  asked.add(id);
-  arrange();
-}
-
 async function say(text) {
   wantSound();
   tried = true;
   hush();
   try {
-    ask(await head.say(text));
+    await head.say(text);
     return true;
   } catch (error) {
     tell(error);
@@ -303,8 +308,8 @@ new Files(
     wantSound();
     tried = true;
     hush();
-    fileName = file.name;
-    ask(await head.play(file, options));
+    lastFile = file.name;
+    files.set((await head.play(file, options)).utterance_id, file.name);
   },
   (error) => tell(error),
 );
@@ -320,6 +325,9 @@ const panel = new Panel(head, microphone, {
     head.connect();
   },
   chooseMicrophone: (id) => id && startTalking(id),
+  onQuality: (word) => {
+    if (live.state === "live") showStatus(word === "Weak" ? "weak" : "live");
+  },
 });
 
 $("captions-button").addEventListener("click", (e) => {

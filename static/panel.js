@@ -2,7 +2,7 @@
  * The settings panel and the developer's readout: faces, microphones, volume, and how good the connection is.
  *
  * Place in the flow: reads and sets a `TalkingHead` and a `Microphone`; nothing depends on it. Figures are fetched only
- * while somebody looks at them.
+ * while the page is visible.
  */
 
 const INTERVAL_MS = 1000;
@@ -10,7 +10,7 @@ const INTERVAL_MS = 1000;
 const $ = (id) => document.getElementById(id);
 
 /**
- * Three words for a connection, from its figures over the last second.
+ * A word for a connection, from its figures over the last second.
  * @returns {"Good"|"Fair"|"Weak"}
  */
 export function quality(now, before) {
@@ -18,8 +18,9 @@ export function quality(now, before) {
   const lost = now.packets_lost - before.packets_lost;
   const loss = lost / Math.max(1, received + lost);
   const rtt = now.rtt_ms ?? 0;
-  if (loss > 0.08 || rtt > 400 || now.freezes > before.freezes) return "Weak";
-  return loss > 0.02 || rtt > 150 ? "Fair" : "Good";
+  if (loss > 0.08 || rtt > 400) return "Weak";
+  // A freeze without loss is a busy machine rather than a bad line.
+  return loss > 0.02 || rtt > 150 || now.freezes > before.freezes ? "Fair" : "Good";
 }
 
 /** `[term, value]` pairs as the rows of a dl; values go in as text. */
@@ -43,13 +44,16 @@ export class Panel {
   #before = null;
   #debug;
   #metrics = {};
+  #onQuality;
 
   /**
    * @param {import("./talking-head.js").TalkingHead} head
    * @param {import("./microphone.js").Microphone} microphone
-   * @param {{debug: boolean, chooseFace: (name: string) => void, chooseMicrophone: (id: string) => void}} options
+   * @param {{debug: boolean, chooseFace: (name: string) => void, chooseMicrophone: (id: string) => void,
+   *   onQuality: (word: "Good"|"Fair"|"Weak") => void}} options onQuality is told once a second
    */
-  constructor(head, microphone, { debug, chooseFace, chooseMicrophone }) {
+  constructor(head, microphone, { debug, chooseFace, chooseMicrophone, onQuality }) {
+    this.#onQuality = onQuality;
     this.#head = head;
     this.#microphone = microphone;
     this.#debug = debug;
@@ -99,7 +103,7 @@ export class Panel {
   }
 
   async #tick() {
-    if (document.hidden || !(this.#debug || this.open)) return;
+    if (document.hidden) return;
     const stats = await this.#head.stats();
     if (!stats) {
       rows($("figures"), [["Quality", "Not connected"]]);
@@ -108,10 +112,12 @@ export class Panel {
     }
     const before = this.#before ?? stats;
     this.#before = stats;
+    const word = quality(stats, before);
+    this.#onQuality(word);
     const ms = (value) => (value === null ? null : `${value} ms`);
     const kbit = Math.round(((stats.bytes_received - before.bytes_received) * 8) / INTERVAL_MS);
     rows($("figures"), [
-      ["Quality", quality(stats, before)],
+      ["Quality", word],
       ["Round trip", ms(stats.rtt_ms ?? stats.latency_ms)],
       ["Pictures a second", stats.fps],
       ["Freezes", stats.freezes],

@@ -297,9 +297,10 @@ function within(promise, limitMs, code) {
  * The figures that matter, out of a statistics report. Missing ones are null.
  *
  * @param {RTCStatsReport} report
+ * @param {RTCStatsReport} [before] an earlier one: buffers are averages since then, else since the connection was made
  * @returns {Record<string, number|string|null>} counters are totals since the connection was made
  */
-export function summarise(report) {
+export function summarise(report, before = new Map()) {
   const all = [...report.values()];
   const inbound = (kind) => all.find((s) => s.type === "inbound-rtp" && s.kind === kind) ?? {};
   const video = inbound("video");
@@ -307,7 +308,10 @@ export function summarise(report) {
   const transport = all.find((s) => s.type === "transport") ?? {};
   const pair = report.get(transport.selectedCandidatePairId) ?? all.find((s) => s.type === "candidate-pair" && s.nominated) ?? {};
   const ms = (seconds) => (seconds === undefined ? null : Math.round(seconds * 1000));
-  const buffer = (s) => (s.jitterBufferEmittedCount ? ms(s.jitterBufferDelay / s.jitterBufferEmittedCount) : null);
+  const buffer = (s) => {
+    const { jitterBufferDelay: delay = 0, jitterBufferEmittedCount: count = 0 } = before.get(s.id) ?? {};
+    return s.jitterBufferEmittedCount > count ? ms((s.jitterBufferDelay - delay) / (s.jitterBufferEmittedCount - count)) : null;
+  };
   return {
     fps: video.framesPerSecond ?? null,
     frames_decoded: video.framesDecoded ?? null,

@@ -22,6 +22,7 @@ export const CHANNEL = "visavis";
 export const DEFAULT_CONFIG = Object.freeze({
   text_max_chars: 1000,
   audio_max_bytes: 25 * 1024 * 1024,
+  session_max_s: 3600,
   ice_servers: [],
 });
 
@@ -81,6 +82,7 @@ const WORDS = {
     "The page loads, but media cannot get through. A firewall, a VPN or a container may be blocking UDP: allow UDP to this server, or set up TURN.",
   ],
   session_ended: ["The session has ended", "{message} Start again whenever you like."],
+  session_ending: ["The session ends in half a minute", "The longest time a session may last is almost over. You can start again at once."],
   webrtc_missing: ["This browser cannot show live video", "WebRTC is switched off or missing. Try a current Chrome, Edge, Firefox or Safari."],
   avatar_unknown: ["This face does not exist", "Check the name in the address, or choose another face in Settings."],
   file_not_audio: ["That is not a sound file", "Drop a wav, mp3, flac, ogg or m4a file."],

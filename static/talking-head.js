@@ -33,11 +33,12 @@ export class TalkingHead extends HTMLElement {
   #video = document.createElement("video");
   #started = 0;
   #speaking = false;
-  #utterance = 0;
+  #source = "";
   #mirror = false;
   #latencyMs = null;
   #shown;
   #lastState = "new";
+  #lastReport;
 
   constructor() {
     super();
@@ -70,9 +71,14 @@ export class TalkingHead extends HTMLElement {
     return this.#speaking;
   }
 
-  /** The utterance that plays or was played last; 0 before the first. */
-  get utterance() {
-    return this.#utterance;
+  /** What the utterance that plays, or played last, is made of: "text", "file", "microphone", …; "" before the first. */
+  get source() {
+    return this.#source;
+  }
+
+  /** The session's id, for the server's HTTP API; null without one. */
+  get session() {
+    return this.#peer?.session ?? null;
   }
 
   get avatar() {
@@ -174,11 +180,15 @@ export class TalkingHead extends HTMLElement {
 
   /**
    * Figures of the present connection: see `summarise` in peer.js, and `latency_ms`, the data channel's round trip.
+   * Buffers are averages since the last call.
    * @returns {Promise<Record<string, number|string|null>|null>} null without a connection
    */
   async stats() {
     const report = await this.#peer?.statistics();
-    return report ? { ...summarise(report), latency_ms: this.#latencyMs } : null;
+    if (!report) return null;
+    const figures = summarise(report, this.#lastReport);
+    this.#lastReport = report;
+    return { ...figures, latency_ms: this.#latencyMs };
   }
 
   #session() {
@@ -203,7 +213,7 @@ export class TalkingHead extends HTMLElement {
     const speaking = Boolean(event.speaking);
     if (speaking === this.#speaking && !speaking) return;
     this.#speaking = speaking;
-    if (speaking) this.#utterance = event.utterance_id ?? 0;
+    if (speaking) this.#source = event.label ?? "";
     this.#tell("speaking", event);
   }
 

@@ -140,7 +140,7 @@ class VirtualRenderer:
     async def prepare(self, avatar: Avatar) -> FakePrepared:
         return self.lipsync.prepare(avatar)
 
-    def submit(self, job: LipJob, deadline_s: float) -> Rendering:
+    def submit(self, job: LipJob, deadline_s: float, owner: object = None) -> Rendering:
         rendering = Rendering(job, asyncio.get_running_loop().create_future())
         self.submitted.append(job)
         heapq.heappush(self._queue, (deadline_s, next(self._order), rendering))

@@ -68,12 +68,11 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "soxr": ("engine.audio", "engine.studio", "engine.evaluate"),
     "cv2": (
         "engine.compose", "engine.avatar", "engine.lipsync", "engine.restore", "engine.studio", "engine.evaluate",
-        "engine.__main__", "engine.cli", "server.encoder", "server.outputs", "server.stage",
+        "engine.__main__", "engine.cli", "server",
     ),
     "av": (
         "engine.audio", "engine.avatar", "engine.recorder", "engine.studio", "engine.evaluate", "engine.__main__",
-        "engine.cli", "server.signaling", "server.peer", "server.tracks", "server.encoder", "server.microphone",
-        "server.outputs", "server.stage",
+        "engine.cli", "server",
     ),
     "aiortc": (
         "server.signaling", "server.peer", "server.tracks", "server.encoder", "server.microphone", "server.outputs",

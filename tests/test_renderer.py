@@ -69,6 +69,22 @@ async def test_withdrawn_and_cancelled_jobs_are_never_begun(
     assert withdrawn.result.cancelled() and lipsync.predicted == 2
 
 
+async def test_late_picture_is_given_up_for_a_later_one_of_its_session_only(
+    renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync
+) -> None:
+    await renderer.render(job(avatar), 0.0)
+    lipsync.gate = threading.Event()
+    begun = renderer.submit(job(avatar), 0.0)
+    await lipsync.first_begun()
+    await lipsync.first_begun()
+    past_s, future_s = time.monotonic() - 1, time.monotonic() + 1000
+    mine, mine_later = renderer.submit(job(avatar), past_s, "me"), renderer.submit(job(avatar), future_s, "me")
+    other, nobody = renderer.submit(job(avatar), past_s, "you"), renderer.submit(job(avatar), past_s)
+    lipsync.gate.set()
+    await asyncio.gather(begun.result, mine_later.result, other.result, nobody.result)
+    assert mine.result.cancelled()
+
+
 async def test_full_queue_refuses_until_withdrawn_jobs_make_room(
     renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync, monkeypatch: pytest.MonkeyPatch
 ) -> None:

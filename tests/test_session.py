@@ -513,3 +513,10 @@ async def test_session_on_real_time_and_threads_keeps_pace(avatar: Avatar) -> No
     assert frames[0].pts == 0
     assert {frame.utterance_id for frame in spoken(frames)} == {utterance_id}
     assert max(mouth_height(frame.image) for frame in frames) > 5
+
+
+async def test_pictures_drawn_ahead_do_not_delay_the_microphone_afterwards(stage: Stage) -> None:
+    stage.renderer.compute_s = 0.010
+    stage.session.play(tone(1.0))
+    await stage.run(40)
+    assert stage.session._producer.margin_ms < 20

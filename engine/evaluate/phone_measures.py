@@ -48,7 +48,12 @@ def judge_clips(clips: Sequence[SpeechClip], track: Track) -> dict[str, float]:
         ``r`` and ``lag_frames`` of the opening; the shares of p/b/m with ``closed`` lips, of open vowels wrongly
         shut (``false_shut``), of oo/w ``rounded``, of ee ``wide``, of frames deep in pauses shut (``pause_shut``).
     """
-    pairs, closed, false_shut, rounded, wide, paused = [], [], [], [], [], []
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    closed: list[float] = []
+    false_shut: list[float] = []
+    rounded: list[float] = []
+    wide: list[float] = []
+    paused: list[bool] = []
     for clip in clips:
         mouth = track(clip.samples.astype(np.float32) / 32768)
         true = opening(mouth_track(clip.gestures, frame_times_s(clip.duration_s)))

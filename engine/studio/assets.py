@@ -159,7 +159,7 @@ def unpack(archives: Path, destination: Path) -> Assets:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line: ``python -m engine.studio.assets unpack ARCHIVES_DIR DIR``."""
-    parser = argparse.ArgumentParser(prog="python -m engine.studio.assets", description=unpack.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m engine.studio.assets", description="Unpack the asset archives.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("unpack", help="unpack the asset archives into an assets directory")
     command.add_argument("archives", type=Path, help="directory with the four archives")

@@ -33,7 +33,7 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
     """
     speed = 1.0
     if rng.random() < _CLEAN_SHARE:  # voices and microphones near the mouth reach the product like this
-        return (samples * 10 ** (rng.uniform(-20, 0) / 20)).astype(np.float32), speed
+        return (samples * 10 ** (rng.uniform(-25, 0) / 20)).astype(np.float32), speed
     if rng.random() < 0.7:  # pitch, formants and tempo together, as between people of different size
         speed = float(np.exp(rng.uniform(-0.20, 0.20)))
         samples = soxr.resample(samples, ANALYSIS_RATE, ANALYSIS_RATE / speed, quality="MQ")
@@ -48,7 +48,7 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
         samples = samples + _noise(len(samples), rng) * _rms(samples) * 10 ** (-rng.uniform(3, 40) / 20)
     if rng.random() < 0.2:
         samples = _line(samples, rng)
-    peak_db = rng.uniform(-30, 0)
+    peak_db = rng.uniform(-38, 0)
     samples = samples * (10 ** (peak_db / 20) / max(1e-4, float(np.abs(samples).max())))
     if rng.random() < 0.1:
         samples = samples * 10 ** (rng.uniform(0, 6) / 20)
@@ -71,9 +71,10 @@ def silence_like(count: int, rng: np.random.Generator) -> np.ndarray:
     elif kind < 0.50:
         for harmonic in range(1, 8):
             sound += np.sin(2 * np.pi * rng.choice((50.0, 60.0)) * harmonic * seconds) * rng.uniform(0, 1) / harmonic
-    elif kind < 0.75:
-        sound = _chords(count, rng)
-    elif kind < 0.87:
+    elif kind < 0.78:
+        for _ in range(int(rng.integers(1, 5))):  # several players, each at their own pace
+            sound += _chords(count, rng) * rng.uniform(0.2, 1)
+    elif kind < 0.88:
         for at in rng.integers(0, count, int(rng.integers(1, 2 + count // 4000))):
             click = rng.standard_normal(int(rng.integers(20, 400)))
             click *= np.exp(-np.arange(len(click)) / rng.uniform(5, 80))
@@ -130,8 +131,12 @@ def _noise(count: int, rng: np.random.Generator) -> np.ndarray:
         centre = np.exp(rng.uniform(np.log(150), np.log(5000)))
         spectrum *= 1 + rng.uniform(0, 6) * np.exp(-((np.log(hz / centre) / rng.uniform(0.2, 0.8)) ** 2))
     noise = np.fft.irfft(spectrum, count)
-    if rng.random() < 0.3:
+    swelling = rng.random()
+    if swelling < 0.2:
         noise *= 1 + 0.8 * np.sin(2 * np.pi * rng.uniform(0.2, 6) * np.arange(count) / ANALYSIS_RATE)
+    elif swelling < 0.4:  # gusts, steps, dishes
+        knots = np.exp(rng.normal(0, 1.2, 2 + int(count / ANALYSIS_RATE * rng.uniform(1, 12))))
+        noise *= np.interp(np.linspace(0, len(knots) - 1, count), np.arange(len(knots)), knots)
     return noise / max(1e-9, float(np.sqrt(np.mean(noise**2))))
 
 

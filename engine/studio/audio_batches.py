@@ -57,7 +57,7 @@ class Batches(IterableDataset):
     """
 
     def __init__(
-        self, sources: Sequence[tuple[Sequence[Path], float]], batch: int, silent_share: float = 0.1, seed: int = 0
+        self, sources: Sequence[tuple[Sequence[Path], float]], batch: int, silent_share: float = 0.14, seed: int = 0
     ) -> None:
         super().__init__()
         self._sources, self._batch, self._silent_share, self._seed = sources, batch, silent_share, seed

@@ -36,12 +36,15 @@ _PEAK_CHANNELS = [MOUTH_SHAPES.index(n) for n in ("mouthPress", "mouthPucker", "
 _PRESS = MOUTH_SHAPES.index("mouthPress")
 _SILENT = VISEME_NAMES.index("sil")
 _DIFFERENCE_COLUMNS = 3  # one video frame
+_REPORT_STEPS = 150
 
 
 def loss_of(mouth: Tensor, scores: Tensor, target: Tensor, viseme: Tensor) -> Tensor:
-    """Weighted error of shapes and of their movement, plus the error of the recognised visemes.
+    """Weighted error of shapes, of their movement and of its size, plus the error of the recognised visemes.
 
-    Missing a closure or a rounding costs more than making one: a plain mean would leave the lips half open.
+    Missing a closure or a rounding costs more than making one: a plain mean would leave the lips half open. Where the
+    sound leaves the shape in doubt a network answers with the mean of what may be, and mumbles; so the spread of each
+    shape over a clip counts too.
 
     Args:
         mouth: (B, S, 10) predicted.
@@ -51,14 +54,15 @@ def loss_of(mouth: Tensor, scores: Tensor, target: Tensor, viseme: Tensor) -> Te
     """
     shape_weight = mouth.new_tensor([_SHAPE_WEIGHTS[name] for name in MOUTH_SHAPES])
     peak = torch.ones_like(target)
-    peak[..., _PEAK_CHANNELS] += 2.0 * target[..., _PEAK_CHANNELS]
-    moment = 1 + 1.5 * target[..., _PRESS : _PRESS + 1] + 0.5 * (viseme == _SILENT)[..., None]
+    peak[..., _PEAK_CHANNELS] += 1.5 * target[..., _PEAK_CHANNELS]
+    moment = 1 + 1.2 * target[..., _PRESS : _PRESS + 1] + 0.5 * (viseme == _SILENT)[..., None]
     error = (mouth - target).abs()
     still = (shape_weight * peak * moment * (0.5 * error + 2 * error**2)).mean()
     steps = [x[:, _DIFFERENCE_COLUMNS:] - x[:, :-_DIFFERENCE_COLUMNS] for x in (mouth, target)]
     moving = (shape_weight * (steps[0] - steps[1]).abs()).mean()
+    lively = (shape_weight * (mouth.std(1) - target.std(1)).abs()).mean()
     heard = functional.cross_entropy(scores.flatten(0, 1), viseme.flatten(), label_smoothing=0.05)
-    return still + 0.3 * moving + 0.15 * heard
+    return still + 0.3 * moving + 0.3 * lively + 0.15 * heard
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         optimiser.step()
         _blend(mean, network, min(0.995, step / (step + 50)))
         running += (loss.item() - running) / min(step, 50)
-        if step % 200 == 0 or progress >= 1:
+        if step % _REPORT_STEPS == 0 or progress >= 1:
             report = judge(mean)
             report.update(step=step, loss=round(running, 4), minutes=round((time.monotonic() - started_s) / 60, 1))
             with (options.run / "log.jsonl").open("a") as log:

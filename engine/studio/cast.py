@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.studio.identity import Identity
+from engine.studio.idle_motion import Idle
 from engine.studio.scene import AreaLight, Look
 from engine.studio.strands import Combing
 from engine.studio.targets import Macro
@@ -33,6 +34,8 @@ class Portrait:
         hair_radius_dm: thickness of a single hair.
         hair_melanin: 0 white … 1 black.
         hair_redness: 0 … 1.
+        idle: the idle loop.
+        key_every: every how many frames the whole picture is drawn; see ``inbetween``.
     """
 
     title: str
@@ -45,6 +48,8 @@ class Portrait:
     hair_radius_dm: float
     hair_melanin: float
     hair_redness: float
+    idle: Idle
+    key_every: int
 
 
 _SOFT_STUDIO = Look(
@@ -83,7 +88,8 @@ PORTRAITS: Mapping[str, Portrait] = {
                 "eyes": (0.62, 0.60, 0.60),
                 "hair": (0.10, 0.065, 0.048),
                 "clothes": (0.03, 0.055, 0.10),
-                "teeth": (1.0, 1.0, 1.0),
+                "teeth": (1.45, 1.33, 1.15),
+                "tongue": (1.35, 1.10, 1.05),
             },
         ),
         face={
@@ -101,5 +107,12 @@ PORTRAITS: Mapping[str, Portrait] = {
         hair_radius_dm=0.0028,
         hair_melanin=0.80,
         hair_redness=0.25,
+        idle=Idle(
+            frames=160,
+            breaths=2,
+            blinks=(20, 92, 140),
+            fixations=((0, 0, 0), (34, 0.03, 0.006), (60, -0.012, 0), (104, -0.035, 0.004), (126, 0.008, -0.008)),
+        ),
+        key_every=4,
     )
 }

@@ -14,6 +14,9 @@ import numpy as np
 from engine.studio.figure import Part
 from engine.studio.strands import Combing, comb, flow_along_texture
 
+BOB = "bob02"
+"""The hair part that this module styles."""
+
 _HEIGHTS_DM = (-1.2, -0.5, -0.1, 0.15, 0.30, 0.45, 0.60, 0.80)
 _FRINGE_EDGE_DEG = (-31.0, -27.0, -11.0, -1.0, 4.0, 10.0, 18.0, 28.0)
 _SWEPT_EDGE_DEG = (-66.0, -62.0, -56.0, -45.0, -30.0, -8.0, 13.0, 28.0)

@@ -19,6 +19,7 @@ from engine.studio.rig import Rig
 from engine.studio.targets import Macro, Target, TargetLibrary, macro_weights
 
 _LEAST_MOVE_DM = 1e-5
+_TONGUE_TIP_LIFT_DM = 0.24
 
 
 class Human:
@@ -67,7 +68,7 @@ def tongue_with_jaw(library: TargetLibrary, rest: np.ndarray, groups: np.ndarray
     displacement becomes the affine map (in height and depth) that fits the displacement of the lower teeth best.
 
     Args:
-        library: all targets; ``tongueOut`` keeps its own motion.
+        library: all targets; ``tongueOut`` keeps its own motion, with a raised tip.
         rest: (V, 3) base mesh.
         groups: (V,) group names.
     """
@@ -86,7 +87,20 @@ def tongue_with_jaw(library: TargetLibrary, rest: np.ndarray, groups: np.ndarray
         dense[tongue] = tongue_basis @ (solve @ dense[teeth])
         moving = np.flatnonzero(np.abs(dense).max(axis=1) > _LEAST_MOVE_DM)
         changed[name] = Target(moving.astype(np.int32), dense[moving])
+    if "arkit/tongueOut" in library:
+        changed["arkit/tongueOut"] = _lifted_tongue(library["arkit/tongueOut"], rest, tongue)
     return library.replaced(changed)
+
+
+def _lifted_tongue(target: Target, rest: np.ndarray, tongue: np.ndarray) -> Target:
+    """The stretched-out tongue with its tip raised, so that it passes over the lower teeth and not through them."""
+    dense = np.zeros_like(rest)
+    dense[target.vertices] = target.offsets
+    depth = rest[tongue, 2]
+    towards_tip = (depth - depth.min()) / np.ptp(depth)
+    dense[tongue, 1] += _TONGUE_TIP_LIFT_DM * towards_tip**2
+    moving = np.flatnonzero(np.abs(dense).max(axis=1) > _LEAST_MOVE_DM)
+    return Target(moving.astype(np.int32), dense[moving])
 
 
 def _vertex_groups(mesh: Mesh) -> np.ndarray:

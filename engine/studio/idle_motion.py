@@ -31,16 +31,12 @@ class Idle:
         breaths: breaths per loop.
         blinks: frames at which lids begin to fall.
         fixations: (first frame, turn, nod) of the gaze in radians away from the camera; the eyes jump between them.
-        eye_convergence: radians each eye turns inwards to meet at the camera.
-        eye_pitch: radians the eyes look down to meet the camera.
     """
 
     frames: int
     breaths: int
     blinks: Sequence[int]
     fixations: Sequence[tuple[int, float, float]]
-    eye_convergence: float
-    eye_pitch: float
 
 
 @dataclass(frozen=True)
@@ -50,10 +46,12 @@ class Moment:
     Attributes:
         expression: target -> weight, to be added to the base expression.
         rotations: bone -> (3, 3) rotation.
+        mouth: (len(MOUTH_SHAPES),) what the mouth says, or None at rest.
     """
 
     expression: Mapping[str, float]
     rotations: Mapping[str, np.ndarray]
+    mouth: np.ndarray | None = None
 
 
 def lid_closure(frames: int, blinks: Sequence[int]) -> np.ndarray:
@@ -74,14 +72,28 @@ def gaze(frames: int, fixations: Sequence[tuple[int, float, float]]) -> np.ndarr
     return 0.5 * targets + 0.5 * np.roll(targets, 1, axis=0)
 
 
-def idle_moments(idle: Idle) -> list[Moment]:
-    """The motion of every frame of the loop."""
+def idle_moments(idle: Idle, eye_convergence: float, eye_pitch: float) -> list[Moment]:
+    """The motion of every frame of the loop.
+
+    Args:
+        idle: what happens.
+        eye_convergence: radians each eye turns inwards to meet the other's line at the camera.
+        eye_pitch: radians the eyes look down to meet the camera.
+    """
     lids = lid_closure(idle.frames, idle.blinks)
     looks = gaze(idle.frames, idle.fixations)
-    return [_moment(idle, frame, float(lids[frame]), looks[frame]) for frame in range(idle.frames)]
+    moments = []
+    for frame in range(idle.frames):
+        turn, nod = looks[frame]
+        eyes = (
+            rotation(eye_pitch + nod, turn - eye_convergence, 0),
+            rotation(eye_pitch + nod, turn + eye_convergence, 0),
+        )
+        moments.append(_moment(idle, frame, float(lids[frame]), eyes))
+    return moments
 
 
-def _moment(idle: Idle, frame: int, lid: float, look: np.ndarray) -> Moment:
+def _moment(idle: Idle, frame: int, lid: float, eyes: tuple[np.ndarray, np.ndarray]) -> Moment:
     angle = 2 * np.pi * frame / idle.frames
 
     def wave(periods: int, phase: float) -> float:
@@ -97,9 +109,6 @@ def _moment(idle: Idle, frame: int, lid: float, look: np.ndarray) -> Moment:
         0.010 * wave(1, 2.0) + 0.004 * wave(2, 0.3),
     )
     steady = (chest @ neck @ head).T
-    turn, nod = look
-    eye_left = steady @ rotation(idle.eye_pitch + nod, turn - idle.eye_convergence, 0)
-    eye_right = steady @ rotation(idle.eye_pitch + nod, turn + idle.eye_convergence, 0)
     lift = 0.020 * breath
     rotations = {
         **ARMS_DOWN,
@@ -108,8 +117,8 @@ def _moment(idle: Idle, frame: int, lid: float, look: np.ndarray) -> Moment:
         "spine01": chest,
         "neck01": neck,
         "head": head,
-        "eye.L": eye_left,
-        "eye.R": eye_right,
+        "eye.L": steady @ eyes[0],
+        "eye.R": steady @ eyes[1],
     }
     brows = 0.04 * wave(1, 1.9) + 0.03 * wave(2, 0.8)
     expression = {

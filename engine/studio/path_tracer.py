@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from mathutils import Matrix, Vector
 
 from engine.studio import shaders
-from engine.studio.scene import Look, Scene, ScenePart, Strands, load_scene
+from engine.studio.scene import Look, Scene, ScenePart, Strands, chosen_frames, load_scene
 
 _SMOOTHED = {"body": 2, "clothes": 2, "eyes": 1, "teeth": 1, "tongue": 1, "hair": 1}
 _CLOTH_THICKNESS_DM = 0.05
@@ -148,7 +149,7 @@ def set_up_renderer(look: Look, size: int, samples: int, threads: int) -> None:
     scene.view_settings.exposure = look.exposure
 
 
-def draw(scene: Scene, out: Path, size: int, samples: int, threads: int, frames: range) -> None:
+def draw(scene: Scene, out: Path, size: int, samples: int, threads: int, frames: Sequence[int]) -> None:
     """Draw frames to ``out/<frame>.png``.
 
     Args:
@@ -196,11 +197,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=512, help="side of the picture, pixels")
     parser.add_argument("--samples", type=int, default=12, help="light paths per pixel")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--frames", default="", help="start:stop:step as in Python, all when absent")
+    parser.add_argument("--frames", default="", help="numbers with commas or start:stop:step, all when absent")
     arguments = parser.parse_args(argv)
     scene = load_scene(arguments.scene)
-    bounds = [int(word) if word else None for word in (arguments.frames or ":").split(":")]
-    frames = range(scene.frame_count)[slice(*bounds)]
+    frames = chosen_frames(arguments.frames or ":", scene.frame_count)
     draw(scene, arguments.out, arguments.size, arguments.samples, arguments.threads, frames)
     return 0
 

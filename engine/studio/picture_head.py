@@ -78,7 +78,6 @@ class Head:
         faces = np.concatenate(triangles).astype(np.int32)
         vertex_part = np.concatenate(part_ids).astype(np.int32)
         uv = np.concatenate([part.uv for part in figure.parts])
-        from_mouth = (rest - mouth_centre) / _OPENING_REACH
         body = vertex_part == PART_ID["body"]
         textures = {part.name: _texture(part.texture, part.name) for part in figure.parts}
         textures["body"] = _painted(textures["body"], skin_paint or {}, rest, uv, faces, body, mouth_centre)
@@ -90,7 +89,7 @@ class Head:
             uv=uv,
             welded=weld(rest),
             occlusion=mouth_shade(rest, vertex_part, mouth_centre),
-            mouth=(np.linalg.norm(from_mouth, axis=1) < 1).astype(np.float32),
+            mouth=in_mouth(rest, mouth_centre),
             texels=np.concatenate([textures[name].ravel() for name in PARTS if name in textures]),
             texture_offset=np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64),
             texture_size=np.array(sizes, np.int64),
@@ -110,6 +109,11 @@ class Head:
     def landmarks(self, vertices: np.ndarray) -> np.ndarray:
         """(5, 3) float32 eyes, nose tip and mouth corners of posed vertices, decimetres."""
         return np.concatenate([self.eyes, vertices[self._landmark_vertices]]).astype(np.float32)
+
+
+def in_mouth(vertices: np.ndarray, mouth_centre: np.ndarray) -> np.ndarray:
+    """(V,) float32: 1 for vertices (V, 3) around the mouth, whose surface counts as opened when it comes into view."""
+    return (np.linalg.norm((vertices - mouth_centre) / _OPENING_REACH, axis=1) < 1).astype(np.float32)
 
 
 def _body_vertices(figure: Figure, base_vertices: Sequence[int]) -> np.ndarray:

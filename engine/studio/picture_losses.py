@@ -3,11 +3,13 @@
 Place in the flow: layers of ``PictureNet`` + truth of a batch -> one number for ``picture_train``.
 
 Invariants:
-    * the mouth region counts several times as much as the still rest of the picture;
-    * motion is only judged where the surface was visible in the reference.
+    * motion is judged everywhere the surface was visible in the reference, and most where it moves;
+    * colours are judged in the mouth window alone: elsewhere right motion is all there is to learn.
 """
 
 from __future__ import annotations
+
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -15,34 +17,54 @@ from torch.nn import functional
 
 from engine.lipsync.builtin.crop import CROP_SIZE
 from engine.studio.picture_data import Batch
-from engine.studio.picture_net import Layers, compose
+from engine.studio.picture_net import MOUTH_COLUMNS, MOUTH_ROWS, Layers
 
-_REGION_BOOST = 8.0
-_PHOTO, _EDGE, _FLOW, _ALPHA, _INTERIOR = 8.0, 8.0, 0.25, 0.6, 4.0
+_REGION_BOOST = 4.0
+_PHOTO, _EDGE, _FLOW, _ALPHA, _INTERIOR = 8.0, 6.0, 0.25, 0.8, 3.0
 
 
-def pair_loss(batch: Batch, layers: Layers) -> tuple[Tensor, dict[str, float], Tensor]:
+def pair_loss(batch: Batch, layers: Layers) -> tuple[Tensor, dict[str, float]]:
     """Loss of rasterised pairs.
 
     Returns:
-        The total, its parts for the log, and the composed pictures (B, 3, s, s).
+        The total, and its parts for the log.
     """
-    importance = 1 + _REGION_BOOST * batch.weight
-    importance = importance / importance.mean()
-    picture = compose(batch.reference, layers)
-    photo = ((picture - batch.target).abs() * importance).mean()
-    edge = edge_loss(picture, batch.target, importance)
     pixels = (layers.flow - batch.flow) * (CROP_SIZE / 2)
-    flow = (functional.smooth_l1_loss(pixels, torch.zeros_like(pixels), reduction="none", beta=0.5)
-            * batch.seen * importance).mean()  # fmt: skip
-    known = (batch.seen + batch.opened).clamp(0, 1) * 0.9 + 0.1
-    cross = functional.binary_cross_entropy(layers.alpha.clamp(1e-4, 1 - 1e-4), batch.opened, reduction="none")
-    alpha = (cross * known * importance).mean()
-    inside = functional.max_pool2d(batch.opened, 3, 1, 1)
-    interior = ((layers.interior - batch.target).abs() * inside).sum() / (inside.sum() * 3 + 100)
+    importance = batch.seen * (1 + _REGION_BOOST * batch.weight)
+    flow = (functional.smooth_l1_loss(pixels, torch.zeros_like(pixels), reduction="none", beta=0.5) * importance).mean()
+    mouth = Batch(*(x if x.ndim == 2 else _window(x) for x in (getattr(batch, f.name) for f in fields(Batch))))
+    guess = Layers(*(_window(x) for x in layers))
+    picture = window_picture(batch.reference, guess)
+    nearby = 0.2 + mouth.weight
+    photo = ((picture - mouth.target).abs() * nearby).mean()
+    edge = edge_loss(picture, mouth.target, nearby)
+    known = (mouth.seen + mouth.opened).clamp(0, 1) * 0.9 + 0.1
+    cross = functional.binary_cross_entropy(guess.alpha.clamp(1e-4, 1 - 1e-4), mouth.opened, reduction="none")
+    alpha = (cross * known).mean()
+    inside = functional.max_pool2d(mouth.opened, 3, 1, 1)
+    interior = ((guess.interior - mouth.target).abs() * inside).sum() / (inside.sum() * 3 + 100)
     total = _PHOTO * photo + _EDGE * edge + _FLOW * flow + _ALPHA * alpha + _INTERIOR * interior
     parts = {"photo": photo, "edge": edge, "flow": flow, "alpha": alpha, "interior": interior}
-    return total, {name: float(value.detach()) for name, value in parts.items()}, picture
+    return total, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def window_picture(reference: Tensor, layers: Layers) -> Tensor:
+    """The composed picture of the mouth window only.
+
+    Args:
+        reference: (B, 3, s, s) whole crop, since the window's flow may reach beyond it.
+        layers: the window of the network's layers.
+    """
+    size = reference.shape[-1]
+    ramp = (torch.arange(size, dtype=torch.float32) * 2 + 1) / size - 1
+    y, x = torch.meshgrid(ramp[MOUTH_ROWS], ramp[MOUTH_COLUMNS], indexing="ij")
+    grid = torch.stack([x + layers.flow[:, 0], y + layers.flow[:, 1]], -1)
+    warped = functional.grid_sample(reference, grid, padding_mode="border", align_corners=False)
+    return warped * (1 - layers.alpha) + layers.interior * layers.alpha
+
+
+def _window(x: Tensor) -> Tensor:
+    return x[:, :, MOUTH_ROWS, MOUTH_COLUMNS]
 
 
 def edge_loss(picture: Tensor, target: Tensor, importance: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ Place in the flow: ``picture_train`` trains it, ``picture_export`` turns it into
 Invariants:
     * the mouth vector 0 gives exactly zero flow and zero alpha, and both grow smoothly from there;
     * flow is a backward warp in grid units: the output at x shows the input at x + flow, one grid unit = half a crop;
-    * the encoder sees only the picture, the decoder is told the mouth at every scale.
+    * the encoder sees only the picture, the decoder is told the mouth at every scale;
+    * cheeks and chin move by a coarse flow; fine flow and the inside exist only in a window around the mouth.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ from torch.nn import functional
 from engine.lipsync.builtin.crop import CROP_SIZE
 from engine.types import MOUTH_SHAPES
 
-_WIDTHS = (32, 48, 72, 112)
+_WIDTHS = (24, 32, 64, 96)
 _MOUTH_CODE = 64
+MOUTH_ROWS, MOUTH_COLUMNS = slice(24, 88), slice(28, 100)
+"""The window of fine detail, pixels of the crop: 99.9 % of all open mouths lie in it; multiples of 4."""
+_TAPER_PIXELS = 6
+COARSE_SIZE = CROP_SIZE // 4
+"""Side of the coarse flow fields, pixels."""
 _OUTPUTS = 6
 _COARSE_FLOW_UNIT = 0.10
 _FINE_FLOW_UNIT = 0.03
@@ -82,11 +88,13 @@ class PictureNet(nn.Module):
         self.deep, self.deeper = _Block(d, True), _Block(d, True)
         self.up_c, self.mix_c = nn.Conv2d(d, c, 1), _Block(c, True)
         self.up_b, self.mix_b, self.tune_b = nn.Conv2d(c, b, 1), _Block(b, True), _Block(b, True)
-        self.up_a, self.mix_a = nn.Conv2d(b, a, 1), _Block(a, True)
-        self.coarse = nn.Conv2d(b, 2, 3, padding=1)
+        self.up_a, self.mix_a, self.tune_a = nn.Conv2d(b, a, 1), _Block(a, True), _Block(a, True)
+        self.coarse = nn.Conv2d(b, 2 * len(MOUTH_SHAPES), 3, padding=1)
+        self.usual = nn.Parameter(torch.zeros(1, 2 * len(MOUTH_SHAPES), COARSE_SIZE, COARSE_SIZE))
         self.leave = nn.Conv2d(a, 4 * _OUTPUTS, 3, padding=1)
         nn.init.zeros_(self.coarse.weight)
         nn.init.zeros_(self.coarse.bias)
+        self.register_buffer("taper", _taper()[None, None], persistent=False)
 
     def forward(self, reference: Tensor, mouth: Tensor) -> Layers:
         """Predicts the layers.
@@ -111,17 +119,43 @@ class PictureNet(nn.Module):
         d = self.deeper(self.deep(d, code), code)
         c = self.mix_c(c + _doubled(self.up_c(d)), code)
         b = self.tune_b(self.mix_b(b + _doubled(self.up_b(c)), code), code)
-        coarse = functional.interpolate(self.coarse(b).float(), scale_factor=4, mode="bilinear", align_corners=False)
-        a = self.mix_a(a + _doubled(self.up_a(b)), code)
+        # Surfaces move nearly in proportion to every weight: one field per mouth shape, mixed by the mouth itself.
+        fields = (self.coarse(b).float() * _COARSE_FLOW_UNIT + self.usual).unflatten(1, (len(MOUTH_SHAPES), 2))
+        mixed = (fields * mouth.float()[:, :, None, None, None]).sum(1)
+        coarse = functional.interpolate(mixed, scale_factor=4, mode="bilinear", align_corners=False)
+        a = _window(a, 2) + _doubled(self.up_a(_window(b, 4)))
+        a = self.tune_a(self.mix_a(a, code), code)
         fine = functional.pixel_shuffle(self.leave(a).float(), 2)
         # Zero at rest and smooth: the whole mouth must be still for the gate to close.
         gate = torch.tanh(_GATE_SLOPE * mouth.float().amax(1))[:, None, None, None]
-        flow = (coarse * _COARSE_FLOW_UNIT + fine[:, 0:2] * _FINE_FLOW_UNIT) * gate
-        return Layers(flow, torch.sigmoid(fine[:, 2:5]), torch.sigmoid(fine[:, 5:6] - 2) * gate)
+        flow = coarse + _placed(fine[:, 0:2] * (_FINE_FLOW_UNIT * gate * self.taper))
+        alpha = _placed(torch.sigmoid(fine[:, 5:6] - 2) * gate * self.taper)
+        return Layers(flow, _placed(torch.sigmoid(fine[:, 2:5])), alpha)
+
+
+def _taper() -> Tensor:
+    """1 inside the mouth window, falling to 0 at its border, so that no edge of it ever shows."""
+    sides = [MOUTH_ROWS.stop - MOUTH_ROWS.start, MOUTH_COLUMNS.stop - MOUTH_COLUMNS.start]
+    ramps = [torch.minimum(torch.arange(n) + 1, n - torch.arange(n)).div(_TAPER_PIXELS + 1).clamp(max=1) for n in sides]
+    return torch.outer(ramps[0], ramps[1])
+
+
+def _window(x: Tensor, reduction: int) -> Tensor:
+    """The mouth window of features that are ``reduction`` times smaller than the crop."""
+    rows, columns = (slice(s.start // reduction, s.stop // reduction) for s in (MOUTH_ROWS, MOUTH_COLUMNS))
+    return x[:, :, rows, columns]
+
+
+def _placed(x: Tensor) -> Tensor:
+    """The mouth window put back into a crop of zeros."""
+    columns = (MOUTH_COLUMNS.start, CROP_SIZE - MOUTH_COLUMNS.stop)
+    return functional.pad(x, (*columns, MOUTH_ROWS.start, CROP_SIZE - MOUTH_ROWS.stop))
 
 
 def _doubled(x: Tensor) -> Tensor:
-    return functional.interpolate(x, scale_factor=2, mode="nearest")
+    # Autocast would widen the result, and with it everything that follows, to 32 bits.
+    with torch.autocast("cpu", enabled=False):
+        return functional.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def warp(picture: Tensor, flow: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ Commands:
 Invariants:
     * people of seed 900 are for measuring only;
     * the checkpoint holds everything needed to go on, and is replaced in one step;
+    * two runs may train one network together: each meets the other's last checkpoint half way whenever it saves;
     * what is exported and measured is the running average of the weights.
 """
 
@@ -23,35 +24,40 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch.nn import functional
 
 from engine.lipsync.builtin.crop import CROP_SIZE
-from engine.studio.picture_data import Batch, Pairs
+from engine.studio.picture_data import Batch, Pairs, joined
 from engine.studio.picture_losses import pair_loss
-from engine.studio.picture_net import PictureNet, compose, count_macs
+from engine.studio.picture_net import COARSE_SIZE, PictureNet, compose, count_macs
+from engine.types import MOUTH_SHAPES
 
 _HELD_OUT = ("900-",)
 _AVERAGE = 0.998
-_SAVE_EVERY_S = 120.0
+_SAVE_EVERY_S = 60.0
 _LOG_EVERY = 50
-_MOUTHS = 3
+_MOUTHS = 4
 
 
 class Trainer:
     """One training run that can be stopped and gone on with."""
 
-    def __init__(self, checkpoint: Path, rate: float, minutes: float) -> None:
+    def __init__(self, checkpoint: Path, rate: float, minutes: float, peer: Path | None = None) -> None:
         """Starts a run, or loads it when the checkpoint exists.
 
         Args:
             checkpoint: file of the run.
             rate: highest learning rate.
             minutes: length of the whole run; the learning rate falls to nothing at its end.
+            peer: checkpoint of another run of the same network that trains at the same time.
         """
         self._checkpoint, self._rate, self._budget_s = checkpoint, rate, minutes * 60
+        self._peer, self._met_s = peer, 0.0
         self.net = PictureNet().to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
         self._optimizer = torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=1e-4)
         self.step, self.spent_s = 0, 0.0
+        self.fresh = not checkpoint.exists()
         if checkpoint.exists():
             state = torch.load(checkpoint, weights_only=True)
             self.net.load_state_dict(state["net"])
@@ -59,20 +65,26 @@ class Trainer:
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.spent_s = state["step"], state["spent_s"]
 
-    def run(self, pairs: Pairs, people: int) -> None:
+    def run(self, pairs: Pairs, traced: Pairs | None, people: int) -> None:
         """Trains until the time is used up.
 
         Args:
-            pairs: training data.
+            pairs: rasterised people.
+            traced: path-traced pictures of shipped portraits, a quarter of every step once there are any.
             people: people in a step, ``_MOUTHS`` pictures each.
         """
-        rng = np.random.default_rng([self.step, 77])
+        rng = np.random.default_rng([self.step, *self._checkpoint.name.encode()])
+        if self.fresh:
+            usual = usual_flow(pairs, rng)
+            with torch.no_grad():
+                self.net.usual.copy_(usual)
+                self.average.usual.copy_(usual)
         begun, before = time.monotonic(), self.spent_s
         saved = begun
         sums: dict[str, float] = {}
         while self.spent_s < self._budget_s:
             self._set_rate()
-            for name, value in self._train_on(pairs.batch(rng, people, _MOUTHS)).items():
+            for name, value in self._train_on(_mixed(pairs, traced, rng, people)).items():
                 sums[name] = sums.get(name, 0.0) + value
             self.step += 1
             now = time.monotonic()
@@ -84,6 +96,8 @@ class Trainer:
             if now - saved > _SAVE_EVERY_S:
                 self.save()
                 pairs.refresh()
+                if traced is not None:
+                    traced.refresh()
                 saved = now
         self.save()
 
@@ -99,7 +113,7 @@ class Trainer:
             # Looking at a person once serves all of their mouths.
             seen = [features.repeat_interleave(_MOUTHS, 0) for features in self.net.encode(reference)]
             layers = self.net.decode((seen[0], seen[1], seen[2], seen[3]), batch.mouth)
-        loss, parts, _ = pair_loss(batch, layers)
+        loss, parts = pair_loss(batch, layers)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
@@ -125,6 +139,49 @@ class Trainer:
         }
         torch.save(state, partial)
         partial.replace(self._checkpoint)
+        if self._peer is not None:
+            self._meet(self._peer)
+
+    def _meet(self, peer: Path) -> None:
+        """Goes half way to the other run's weights, if it saved new ones."""
+        if not peer.exists() or peer.stat().st_mtime <= self._met_s:
+            return
+        self._met_s = peer.stat().st_mtime
+        state = torch.load(peer, weights_only=True)
+        with torch.no_grad():
+            for net, name in ((self.net, "net"), (self.average, "average")):
+                for key, value in net.state_dict().items():
+                    if value.dtype.is_floating_point:
+                        value.lerp_(state[name][key], 0.5)
+
+
+def _mixed(pairs: Pairs, traced: Pairs | None, rng: np.random.Generator, people: int) -> Batch:
+    if traced is None or not len(traced):
+        return pairs.batch(rng, people, _MOUTHS)
+    few = max(1, people // 4)
+    return joined(pairs.batch(rng, people - few, _MOUTHS), traced.batch(rng, few, _MOUTHS))
+
+
+def usual_flow(pairs: Pairs, rng: np.random.Generator, batches: int = 40) -> torch.Tensor:
+    """The motion per mouth shape that fits everybody best: where the network starts from.
+
+    Ridge regression of true coarse flow on mouth vectors, pixel by pixel, weighted by visibility.
+
+    Returns:
+        (1, 2 * shapes, COARSE_SIZE, COARSE_SIZE) grid units.
+    """
+    shapes = len(MOUTH_SHAPES)
+    normal = torch.zeros(COARSE_SIZE**2, shapes, shapes)
+    moment = torch.zeros(COARSE_SIZE**2, shapes, 2)
+    for _ in range(batches):
+        batch = pairs.batch(rng, 6, _MOUTHS)
+        scale = CROP_SIZE // COARSE_SIZE
+        seen = functional.avg_pool2d(batch.seen, scale).flatten(2)[:, 0]
+        flow = functional.avg_pool2d(batch.flow * batch.seen, scale).flatten(2)
+        normal += torch.einsum("bp,bi,bj->pij", seen, batch.mouth, batch.mouth)
+        moment += torch.einsum("bi,bcp->pic", batch.mouth, flow)
+    fields = torch.linalg.solve(normal + 1.0 * torch.eye(shapes), moment)
+    return fields.permute(1, 2, 0).reshape(1, 2 * shapes, COARSE_SIZE, COARSE_SIZE)
 
 
 def load_average(checkpoint: Path) -> PictureNet:
@@ -187,8 +244,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", choices=("train", "measure"))
     parser.add_argument("--pairs", type=Path, required=True, help="folder with the shards")
     parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--traced", type=Path, help="folder with shards of picture_traced")
+    parser.add_argument("--peer", type=Path, help="checkpoint of a run to train together with")
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--people", type=int, default=8, help="people in a step")
+    parser.add_argument("--people", type=int, default=6, help="people in a step")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", nargs="+", default=["001-", "002-"], help="beginnings of shard names to train on")
@@ -196,8 +255,9 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     if options.command == "train":
-        trainer = Trainer(options.checkpoint, options.rate, options.minutes)
-        trainer.run(Pairs(options.pairs, tuple(options.seeds)), options.people)
+        trainer = Trainer(options.checkpoint, options.rate, options.minutes, options.peer)
+        traced = Pairs(options.traced, ("",)) if options.traced else None
+        trainer.run(Pairs(options.pairs, tuple(options.seeds)), traced, options.people)
     else:
         figures = measure(load_average(options.checkpoint), Pairs(options.pairs, _HELD_OUT))
         print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))

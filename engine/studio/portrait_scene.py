@@ -16,15 +16,40 @@ import numpy as np
 
 from engine.studio.cast import Portrait
 from engine.studio.figure import Figure
-from engine.studio.hairdo import bob_strands, sweep_fringe
+from engine.studio.hairdo import BOB, bob_strands, sweep_fringe
 from engine.studio.human import Human
-from engine.studio.idle_motion import Moment
+from engine.studio.idle_motion import Moment, idle_moments
+from engine.studio.mesh import triangulate, vertex_normals
+from engine.studio.mouth import target_weights
 from engine.studio.rig import skin
 from engine.studio.scene import Camera, Scene, ScenePart, Strands
+from engine.types import MOUTH_SHAPES
 
 _DISTANCE_DM = 12.0
 _CAMERA_ABOVE_TARGET_DM = 0.10
 _MOUTH_WIDTH_TARGET = "mouth/mouth-scale-horiz-incr"
+
+_SMILE = "expression/units/caucasian/mouth-corner-puller"
+_SMILE_GIVES_WAY = {
+    "mouthFunnel": 0.75,
+    "mouthPucker": 0.75,
+    "jawOpen": 0.40,
+    "mouthPress": 0.30,
+    "mouthRollLower": 0.30,
+}
+
+
+def smile_left(mouth: np.ndarray) -> float:
+    """How much of the resting smile a speaking mouth keeps: rounding and opening pull the corners in.
+
+    Args:
+        mouth: (len(MOUTH_SHAPES),) weights in [0, 1].
+
+    Returns:
+        0.15 … 1; 1 for the zero vector.
+    """
+    pull = sum(share * float(mouth[MOUTH_SHAPES.index(name)]) for name, share in _SMILE_GIVES_WAY.items())
+    return max(0.15, 1.0 - pull)
 
 
 class Stage:
@@ -62,6 +87,10 @@ class Stage:
         self._nose, self._mouth_right, self._mouth_left = self._face_vertices()
         self._strands: np.ndarray | None = None
 
+    def idle_moments(self) -> list[Moment]:
+        """Every frame of the portrait's idle loop."""
+        return idle_moments(self.portrait.idle, self.eye_convergence, self.eye_pitch)
+
     def scene(self, moments: Sequence[Moment], borders: np.ndarray | None = None) -> Scene:
         """A scene of some moments.
 
@@ -76,7 +105,7 @@ class Stage:
                 name=part.name,
                 # The library's fabrics bear stripes and trade marks; a plain weave is calmer in a small picture.
                 texture=None if part.name == "clothes" else part.texture,
-                tint=tuple(identity.tints.get(part.name, (1.0, 1.0, 1.0))),
+                tint=identity.tints.get(part.name, (1.0, 1.0, 1.0)),
                 polygons=part.polygons,
                 uv=part.polygon_uv,
                 frames=np.stack([frame[number] for frame in frames]).astype(np.float32),
@@ -97,14 +126,38 @@ class Stage:
         """
         return np.stack([self.camera.project(self._face_points(moment), size) for moment in moments])
 
+    def visible_points(self, moments: Sequence[Moment], size: int) -> np.ndarray:
+        """Where the vertices that face the camera are in every picture.
+
+        Returns:
+            (N, n, 2) float32 pixels of the same surface points: body, hair and clothes.
+        """
+        frames = [self._vertices(moment) for moment in moments]
+        tracks = []
+        for number, part in enumerate(self.figure.parts):
+            if part.name not in ("body", "hair", "clothes"):
+                continue
+            faces, _ = triangulate(part.polygons, np.zeros_like(part.polygons))
+            facing = vertex_normals(frames[0][number], faces)[:, 2] > 0.15
+            tracks.append(
+                np.stack([self.camera.project(frame[number][facing], size) for frame in frames])
+            )
+        return np.concatenate(tracks, axis=1)
+
     def _expression(self, moment: Moment) -> dict[str, float]:
         weights = dict(self.portrait.face)
-        for name, weight in moment.expression.items():
-            weights[name] = weights.get(name, 0.0) + weight
+        spoken: dict[str, float] = {}
+        if moment.mouth is not None:
+            weights[_SMILE] = weights.get(_SMILE, 0.0) * smile_left(moment.mouth)
+            spoken = target_weights(moment.mouth)
+        for added in (moment.expression, spoken):
+            for name, weight in added.items():
+                weights[name] = weights.get(name, 0.0) + weight
         return weights
 
     def _styled(self, points: np.ndarray) -> np.ndarray:
-        return sweep_fringe(points, self._eye_height)
+        is_bob = self.portrait.identity.hair == BOB
+        return sweep_fringe(points, self._eye_height) if is_bob else points
 
     def _vertices(self, moment: Moment) -> list[np.ndarray]:
         points = self.figure.deform(self._expression(moment))
@@ -114,7 +167,7 @@ class Stage:
 
     def _hairs(self, moments: Sequence[Moment]) -> list[Strands]:
         portrait = self.portrait
-        if portrait.combing is None:
+        if portrait.combing is None or portrait.identity.hair != BOB:
             return []
         if self._strands is None:
             part = self.figure.parts[self._hair]

@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -184,7 +185,8 @@ class Scene:
         if self.borders is not None:
             arrays["borders"] = self.borders
         plain = {"camera": asdict(self.camera), "look": asdict(self.look), "parts": parts, "strands": strands}
-        np.savez(path, plain=np.array(json.dumps(plain)), **arrays)
+        arrays["plain"] = np.array(json.dumps(plain))
+        np.savez(path, allow_pickle=False, **arrays)
 
 
 @dataclass
@@ -194,7 +196,7 @@ class _Reader:
     def part(self, plain: dict) -> ScenePart:
         arrays = [self.arrays[f"part.{plain['name']}.{key}"] for key in ("polygons", "uv", "frames")]
         texture = Path(plain["texture"]) if plain["texture"] else None
-        return ScenePart(plain["name"], texture, tuple(plain["tint"]), *arrays)
+        return ScenePart(plain["name"], texture, plain["tint"], *arrays)
 
     def strand(self, plain: dict) -> Strands:
         points, frames = (self.arrays[f"strands.{plain['name']}.{key}"] for key in ("points", "frames"))
@@ -205,7 +207,7 @@ def load_scene(path: Path) -> Scene:
     """Read a scene file."""
     with np.load(path, allow_pickle=False) as file:
         reader = _Reader({name: file[name] for name in file.files})
-    plain = json.loads(str(reader.arrays["plain"]))
+    plain = _tuples(json.loads(str(reader.arrays["plain"])))
     look = plain["look"]
     look["lights"] = tuple(AreaLight(**light) for light in look["lights"])
     return Scene(
@@ -215,3 +217,17 @@ def load_scene(path: Path) -> Scene:
         [reader.strand(strand) for strand in plain["strands"]],
         reader.arrays.get("borders"),
     )
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only; plain data here is made of tuples."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def chosen_frames(text: str, count: int) -> Sequence[int]:
+    """Frame numbers of a choice such as ``0,4,9`` or ``::4``."""
+    if ":" in text:
+        return range(count)[slice(*(int(word) if word else None for word in text.split(":")))]
+    return [int(word) for word in text.split(",")]

@@ -2,6 +2,7 @@
 
 Place in the flow: recordings + transcripts -> pocketsphinx -> gestures -> ``recorded_*`` shards -> ``audio_train``.
 
+Run as ``python -m engine.studio.speech_align LIST.tsv OUT.npz``; a line of the list: sound file, tab, what is said.
 Needs ``pip install pocketsphinx`` (its English model comes in the wheel); nothing else of the project does.
 
 Invariant: a clip whose words the aligner cannot place is left out, not guessed.
@@ -9,17 +10,23 @@ Invariant: a clip whose words the aligner cannot place is left out, not guessed.
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from engine.audio.decode import decode_audio
 from engine.audio.pcm import Decimator
+from engine.evaluate.talkers import sound_of
 from engine.studio.phones import Gesture, gestures_from_arpabet
-from engine.studio.speech_data import SpeechClip
+from engine.studio.speech_data import SpeechClip, write_shard
+from engine.types import ANALYSIS_RATE
 
 _FRAMES_PER_S = 100
+_VIDEOS = (".mpg", ".mp4", ".avi")
+_MAX_S = 120
 ALIGNER_OFFSET_S = 0.006
 """Added to the aligner's times: it places the phones of flite voices, whose times are known, so much early."""
 
@@ -36,7 +43,7 @@ class Aligner:
         import pocketsphinx
 
         pocketsphinx.set_loglevel("FATAL")
-        self._decoder = pocketsphinx.Decoder(samprate=16000, lm=None, loglevel="FATAL")
+        self._decoder = pocketsphinx.Decoder(samprate=ANALYSIS_RATE, lm=None, loglevel="FATAL")
 
     def phones(self, samples: np.ndarray, text: str) -> list[tuple[str, float, float]] | None:
         """ARPAbet phones with times.
@@ -80,15 +87,38 @@ def recorded_clip(aligner: Aligner, samples: np.ndarray, text: str, voice: str) 
     if phones is None:
         return None
     gestures = gestures_from_arpabet(phones)
-    end_s = len(samples) / 16000
+    end_s = len(samples) / ANALYSIS_RATE
     gestures = [Gesture("sil", 0.0, gestures[0].start_s), *gestures]
     if gestures[-1].end_s < end_s:
         gestures.append(Gesture("sil", gestures[-1].end_s, end_s))
     return SpeechClip(samples, gestures, voice, text)
 
 
-def load_int16(path: Path, max_s: float = 120) -> np.ndarray:
-    """A sound file as (N,) int16 mono at 16 kHz."""
+def load_int16(path: Path) -> np.ndarray:
+    """A sound or video file as (N,) int16 mono at 16 kHz."""
+    playout = sound_of(path) if path.suffix in _VIDEOS else decode_audio(path, _MAX_S)
     decimator = Decimator()
-    samples = np.concatenate([decimator.push(decode_audio(path, max_s)), decimator.flush()])
+    samples = np.concatenate([decimator.push(playout), decimator.flush()])
     return np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Aligns the recordings of a list and writes them as one shard."""
+    parser = argparse.ArgumentParser(description="Align recorded speech with its transcript.")
+    parser.add_argument("list", type=Path, help="lines of: sound file, tab, transcript")
+    parser.add_argument("out", type=Path, help="shard to write, e.g. recorded_train_readers.npz")
+    options = parser.parse_args(arguments)
+    aligner, clips = Aligner(), []
+    for line in options.list.read_text("utf-8").splitlines():
+        name, _, text = line.partition("\t")
+        clip = recorded_clip(aligner, load_int16(Path(name)), text, Path(name).stem)
+        if clip is None:
+            print(f"left out, cannot be aligned: {name}")
+        else:
+            clips.append(clip)
+    write_shard(options.out, clips)
+    print(f"{len(clips)} clips, {sum(clip.duration_s for clip in clips) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()

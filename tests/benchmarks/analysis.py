@@ -20,6 +20,10 @@ FREEZE_GAP_MS = 190.0
 """A frame that comes this long after the one before it is a freeze: 40 ms + 150 ms, as in WebRTC's ``freezeCount``."""
 
 
+class Unmeasurable(Exception):
+    """A figure could not be taken; the message says why."""
+
+
 def percentiles(values: Sequence[float] | np.ndarray) -> dict[str, float]:
     """p50 and p95 of a sample, rounded to a tenth."""
     return {name: round(float(np.percentile(values, q)), 1) for name, q in (("p50", 50), ("p95", 95))}
@@ -60,6 +64,7 @@ class LipOnsets:
 
     Attributes:
         delays_ms: (k,) from the sound's onset to the first moved frame; the whole window where it never moved.
+        frames: (k,) which frame that was; -1 where it never moved.
         missed: how many never moved within the window.
         threshold: distance to the resting mouth that counts as movement, grey levels.
         moved: (k,) median distance during each answer over the threshold: how clear the movement was.
@@ -67,6 +72,7 @@ class LipOnsets:
     """
 
     delays_ms: np.ndarray
+    frames: np.ndarray
     missed: int
     threshold: float
     moved: np.ndarray
@@ -90,7 +96,7 @@ def lip_onsets(
         neighbour_ms: frames nearer in time than this are no independent witnesses of rest.
 
     Raises:
-        ValueError: too few resting frames to know the noise.
+        Unmeasurable: too few resting frames to know the noise.
     """
     grids = picture.pixels.reshape(len(picture), -1).astype(np.float32)
     at = picture.display_ms
@@ -98,7 +104,7 @@ def lip_onsets(
     since = np.where(last >= 0, at - sounds_ms[np.maximum(last, 0)], np.inf)
     resting = since > busy_ms
     if resting.sum() < 100:
-        raise ValueError(f"only {int(resting.sum())} frames of a resting mouth: too few to tell movement from idling")
+        raise Unmeasurable(f"only {int(resting.sum())} frames of a resting mouth: too few to tell movement from idling")
     distance = _distance_to_rest(grids, at, resting, neighbour_ms)
     noise = distance[resting]
     spread = np.median(np.abs(noise - np.median(noise)))
@@ -106,21 +112,31 @@ def lip_onsets(
     beyond = distance > threshold
     # Two frames in a row: one alone may be a badly coded picture.
     moving = beyond & np.append(beyond[1:], False)
-    delays, moved, missed = [], [], 0
+    delays, frames, moved = [], [], []
     for sound_ms in sounds_ms:
         answer = np.flatnonzero(moving & (at >= sound_ms) & (at < sound_ms + window_ms))
         during = (at >= sound_ms) & (at < sound_ms + busy_ms)
         moved.append(float(np.percentile(distance[during], 75)) / threshold if during.any() else 0.0)
-        if len(answer):
-            delays.append(at[answer[0]] - sound_ms)
-        else:
-            missed += 1
-            delays.append(window_ms)
-    return LipOnsets(np.array(delays), missed, threshold, np.array(moved), float(moving[resting].mean()))
+        frames.append(answer[0] if len(answer) else -1)
+        delays.append(at[answer[0]] - sound_ms if len(answer) else window_ms)
+    return LipOnsets(
+        delays_ms=np.array(delays),
+        frames=np.array(frames),
+        missed=frames.count(-1),
+        threshold=threshold,
+        moved=np.array(moved),
+        false_alarms=float(moving[resting].mean()),
+    )
+
+
+def answers(heard_ms: np.ndarray, asked_ms: np.ndarray, window_ms: float) -> np.ndarray:
+    """Time from each question (k,) to the first thing heard after it; the whole window where that is longer."""
+    first = np.searchsorted(heard_ms, asked_ms)
+    return np.minimum(np.append(heard_ms, np.inf)[first] - asked_ms, window_ms)
 
 
 def _distance_to_rest(grids: np.ndarray, at: np.ndarray, resting: np.ndarray, neighbour_ms: float) -> np.ndarray:
-    """Root mean square grey difference of every frame (n, d) to the nearest resting frame that is no neighbour, (n,)."""
+    """(n,) root mean square grey difference of each frame (n, d) to the nearest resting one that is no neighbour."""
     rest, rest_at = grids[resting], at[resting]
     norms = np.einsum("nd,nd->n", rest, rest)
     nearest = np.empty(len(grids))
@@ -178,14 +194,14 @@ def skew(flashes_ms: np.ndarray, beeps_ms: np.ndarray, tolerance_ms: float = 200
     among equals. Whole seconds of skew are therefore found as such.
 
     Raises:
-        ValueError: fewer than five beats could be paired.
+        Unmeasurable: fewer than five beats could be paired.
     """
     if len(flashes_ms) < 5 or len(beeps_ms) < 5:
-        raise ValueError(f"{len(flashes_ms)} flashes and {len(beeps_ms)} beeps are too few")
+        raise Unmeasurable(f"{len(flashes_ms)} flashes and {len(beeps_ms)} beeps are too few")
     differences = (beeps_ms[None] - flashes_ms[:, None]).ravel()
     candidates = differences[np.abs(differences) <= SKEW_LIMIT_MS]
     if not len(candidates):
-        raise ValueError("no beep came within four seconds of a flash")
+        raise Unmeasurable("no beep came within four seconds of a flash")
     support = (np.abs(candidates[:, None] - candidates) <= tolerance_ms / 2).sum(1)
     best = support >= support.max() - 0.15 * len(flashes_ms)
     shift = candidates[best][np.argmin(np.abs(candidates[best]))]
@@ -193,5 +209,5 @@ def skew(flashes_ms: np.ndarray, beeps_ms: np.ndarray, tolerance_ms: float = 200
     apart = beeps_ms[nearest] - flashes_ms
     paired = np.abs(apart - shift) <= tolerance_ms
     if paired.sum() < 5:
-        raise ValueError(f"only {int(paired.sum())} beats could be paired")
+        raise Unmeasurable(f"only {int(paired.sum())} beats could be paired")
     return Skew(flashes_ms[paired], apart[paired], len(flashes_ms))

@@ -15,23 +15,23 @@ import platform
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from playwright.sync_api import Error as BrowserError
 
-from engine.config import load_config
-from tests.benchmarks import measures, model_figures, sounds
+from tests.benchmarks import measures, model_figures, sounds, sync
+from tests.benchmarks.analysis import Unmeasurable
 from tests.benchmarks.browser import BrowserMissing, find_chromium, open_browser
-from tests.benchmarks.measures import FULL, QUICK, Lengths, Unmeasurable
+from tests.benchmarks.face import mouth_region
+from tests.benchmarks.measures import FULL, QUICK, Lengths
 from tests.benchmarks.serving import REPOSITORY, ServerFailed, ServerProcess
 
 OUTPUT = REPOSITORY / ".bench" / "live.json"
-PARTS = ("first_frame", "stability", "lips", "interrupts", "skew", "model")
+DEFAULT_PARTS = ("first_frame", "stability", "lips", "interrupts", "skew", "model")
+PARTS = (*DEFAULT_PARTS, "stages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,12 @@ def main() -> int:
     """Measures and reports; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.live", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="shorter runs, in a minute and a half")
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"any of: {', '.join(PARTS)}")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the figures go (default: .bench/live.json)")
     parser.add_argument("--avatar", default="", help="the face; the server's own choice when left out")
     args = parser.parse_args()
     started_s = time.monotonic()
-    report = _Report(args.only or PARTS)
+    report = _Report(args.only or DEFAULT_PARTS)
     try:
         find_chromium()
         _measure(report, QUICK if args.quick else FULL, args.avatar)
@@ -162,30 +162,22 @@ def _measure(report: _Report, lengths: Lengths, avatar: str) -> None:
         report.setup["speech"] = "recordings" if sources.real else "built-in voice"
         speech = sounds.speech(sources, measures.SETTLE_S + lengths.stability_s + 5)
         bursts = sounds.bursts(sources, lengths.bursts)
+        seconds = len(bursts) / sounds.PLAYOUT_RATE
         speech_wav = sounds.write_wav(folder / "speech.wav", speech)
         bursts_wav = sounds.write_wav(folder / "bursts.wav", bursts)
         sounds.write_wav(folder / "tone.wav", sounds.tone(12.0))
         with ServerProcess(folder / "server.log", arguments=arguments) as server:
             report.setup["server_start_s"] = round(server.start_s, 2)
-            region = _mouth_region(server)
+            region = mouth_region(server)
             with open_browser(speech_wav) as browser:
                 report.measure("first_frame", lambda: measures.first_frame(server, browser, lengths))
                 report.measure("stability", lambda: measures.stability(server, browser, region, lengths))
             with open_browser(bursts_wav) as browser:
-                seconds = len(bursts) / sounds.PLAYOUT_RATE
                 report.measure("lips", lambda: measures.lips(server, browser, region, seconds))
                 report.measure("interrupts", lambda: measures.interrupts(server, browser, folder, lengths))
-        report.measure("skew", lambda: measures.skew(folder / "probe.log", arguments, lengths))
-    report.measure("model", model_figures.measure)
-
-
-def _mouth_region(server: ServerProcess) -> measures.Region:
-    """Where the mouth of the server's default avatar is, from the landmarks in its folder."""
-    with urllib.request.urlopen(f"{server.url}/avatars", timeout=5) as response:
-        card = json.load(response)["avatars"][0]
-    faces = load_config(warn=lambda _text: None).avatars_dir / card["name"] / "faces.npz"
-    landmarks = np.load(faces, allow_pickle=False)["landmarks"] if faces.is_file() else None
-    return measures.mouth_region(landmarks, (card["width"], card["height"]))
+        report.measure("stages", lambda: measures.stages(folder / "trace.log", arguments, bursts_wav, seconds))
+        report.measure("skew", lambda: sync.skew(folder / "probe.log", arguments, lengths))
+    report.measure("model", lambda: model_figures.measure(lengths.clips))
 
 
 def _machine() -> dict[str, Any]:

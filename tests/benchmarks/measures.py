@@ -18,10 +18,11 @@ from playwright.sync_api import Browser
 from playwright.sync_api import Error as BrowserError
 
 from tests.benchmarks import analysis, strip
-from tests.benchmarks.analysis import percentiles
+from tests.benchmarks.analysis import Unmeasurable, percentiles
 from tests.benchmarks.browser import MeasuringPage, open_browser
-from tests.benchmarks.recording import Region, Sound
-from tests.benchmarks.serving import PROBE, ServerProcess
+from tests.benchmarks.face import mouth_region
+from tests.benchmarks.recording import Picture, Region, Sound
+from tests.benchmarks.serving import TRACE, ServerProcess
 
 SOUND_LEVEL = 0.02
 """Block level that counts as sound, full scale 1: -34 dBFS; speech is played at about -20."""
@@ -41,16 +42,6 @@ SAY = (
 INTERRUPT_QUIET_MS = 800
 FIRST_FRAME_TIMEOUT_MS = 15_000
 
-CALIBRATION_SETTLE_S = 4.0
-CALIBRATION_SPREAD_MS = 15.0
-CALIBRATION_TRIES = 3
-
-_MOUTH_GRID = (28, 24)
-
-
-class Unmeasurable(Exception):
-    """A figure could not be taken; the message says why."""
-
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
@@ -58,37 +49,19 @@ class Lengths:
 
     stability_s: float = 60.0
     bursts: int = 30
-    interrupts: int = 20
-    tone_interrupts: int = 6
+    interrupts: int = 24
     first_frames: int = 12
     skew_s: float = 45.0
     drift_span_s: float = 15.0
     calibration_s: float = 12.0
+    clips: int = 40
 
 
 FULL = Lengths()
 QUICK = Lengths(
-    stability_s=15.0, bursts=10, interrupts=5, tone_interrupts=2, first_frames=4, skew_s=15.0, drift_span_s=5.0,
-    calibration_s=10.0,
+    stability_s=15.0, bursts=10, interrupts=8, first_frames=4, skew_s=15.0, drift_span_s=5.0,
+    calibration_s=10.0, clips=10,
 )  # fmt: skip
-
-
-def mouth_region(landmarks: np.ndarray | None, size: tuple[int, int]) -> Region:
-    """The part of the picture in which lips and chin move.
-
-    Args:
-        landmarks: (N, 5, 2) pixels of an avatar's loop, or None for a face in the middle of the picture.
-        size: width and height of the picture.
-    """
-    columns, rows = _MOUTH_GRID
-    if landmarks is None:
-        return Region(0.36, 0.56, 0.28, 0.24, columns, rows)
-    points = np.median(landmarks, axis=0)
-    eyes, mouth = points[:2].mean(0), points[3:].mean(0)
-    unit = float(np.linalg.norm(mouth - eyes))
-    left, top = float(mouth[0]) - 0.55 * unit, float(mouth[1]) - 0.3 * unit
-    width, height = size
-    return Region(left / width, top / height, 1.1 * unit / width, 0.9 * unit / height, columns, rows)
 
 
 def stability(server: ServerProcess, browser: Browser, region: Region, lengths: Lengths) -> dict[str, Any]:
@@ -125,9 +98,8 @@ def stability(server: ServerProcess, browser: Browser, region: Region, lengths: 
         "frames_dropped_by_browser": int(video["framesDropped"]),
         "key_frames": int(video["keyFramesDecoded"]),
         "video_kbps": round(video["bytesReceived"] * 8 / seconds / 1000),
-        "video_buffer_ms": _mean_ms(video, "jitterBufferDelay", "jitterBufferEmittedCount"),
-        "audio_buffer_ms": _mean_ms(audio, "jitterBufferDelay", "jitterBufferEmittedCount"),
-        "decode_ms": _mean_ms(video, "totalDecodeTime", "framesDecoded"),
+        "video_buffer_ms": buffered_ms(before, after, "video"),
+        "audio_buffer_ms": buffered_ms(before, after, "audio"),
         "audio_concealed_percent": round(100 * audio["concealedSamples"] / max(1, audio["totalSamplesReceived"]), 3),
         "speech_percent": round(100 * spoken, 1),
         "rss_mb": memory["now"],
@@ -135,20 +107,53 @@ def stability(server: ServerProcess, browser: Browser, region: Region, lengths: 
         "server_cpu_percent": round(100 * (using.cpu_s - used.cpu_s) / wall_s, 1),
         "machine_busy_percent": round(100 * (using.machine_busy_s - used.machine_busy_s) / wall_s, 1),
         "server_counted": {
-            key: round(value - counted.get(key, 0), 1) for key, value in counting.items() if value != counted.get(key, 0)
+            key: round(value - counted.get(key, 0), 1)
+            for key, value in counting.items()
+            if value != counted.get(key, 0)
         },
     }
 
 
-_VIDEO_COUNTERS = (
-    "framesDecoded", "freezeCount", "framesDropped", "keyFramesDecoded", "bytesReceived", "jitterBufferDelay",
-    "jitterBufferEmittedCount", "totalDecodeTime",
-)  # fmt: skip
-_AUDIO_COUNTERS = ("jitterBufferDelay", "jitterBufferEmittedCount", "concealedSamples", "totalSamplesReceived")
+_VIDEO_COUNTERS = ("framesDecoded", "freezeCount", "framesDropped", "keyFramesDecoded", "bytesReceived")
+_AUDIO_COUNTERS = ("concealedSamples", "totalSamplesReceived")
 
 
-def _mean_ms(counters: dict[str, float], total_s: str, count: str) -> float:
-    return round(1000 * counters[total_s] / max(1, counters[count]), 1)
+def buffered_ms(before: dict[str, Any], after: dict[str, Any], kind: str) -> float:
+    """How long the browser's jitter buffer held "audio" or "video" between two statistics, on average."""
+    total_s, count = (
+        after[kind].get(key, 0) - before[kind].get(key, 0) for key in ("jitterBufferDelay", "jitterBufferEmittedCount")
+    )
+    return round(1000 * total_s / max(1, count), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bursts:
+    """One run of bursts through the microphone: what went in, what came back, and how the lips answered."""
+
+    spoken_ms: np.ndarray
+    returned_ms: np.ndarray
+    picture: Picture
+    lips: analysis.LipOnsets
+    buffered_ms: dict[str, float]
+    clock_offset_ms: float
+
+
+def _run_bursts(server: ServerProcess, browser: Browser, region: Region, seconds: float) -> _Bursts:
+    with MeasuringPage(browser, server.url) as page:
+        page.connect()
+        page.observe(region)
+        page.call("speak", {"mirror": True})
+        before = page.call("statistics")
+        page.wait(seconds + 1.0)
+        taken, after, offset_ms = page.call("take"), page.call("statistics"), page.clock_offset_ms()
+    spoken = analysis.onsets(page.microphone(taken), SOUND_LEVEL, QUIET_MS)
+    if len(spoken) < 5:
+        raise Unmeasurable(f"only {len(spoken)} bursts came through the browser's microphone")
+    picture = page.picture(taken, region)
+    found = analysis.lip_onsets(picture, spoken, LIPS_BUSY_MS, ANSWER_WINDOW_MS)
+    returned = analysis.onsets(page.voice(taken), SOUND_LEVEL, QUIET_MS)
+    buffered = {kind: buffered_ms(before, after, kind) for kind in ("video", "audio")}
+    return _Bursts(spoken, returned, picture, found, buffered, offset_ms)
 
 
 def lips(server: ServerProcess, browser: Browser, region: Region, seconds: float) -> dict[str, Any]:
@@ -157,25 +162,12 @@ def lips(server: ServerProcess, browser: Browser, region: Region, seconds: float
     Args:
         seconds: length of the microphone's file.
     """
-    with MeasuringPage(browser, server.url) as page:
-        page.connect()
-        page.observe(region)
-        page.call("speak", {"mirror": True})
-        page.wait(seconds + 1.0)
-        taken, statistics = page.call("take"), page.call("statistics")
-    spoken = analysis.onsets(page.microphone(taken), SOUND_LEVEL, QUIET_MS)
-    if len(spoken) < 5:
-        raise Unmeasurable(f"only {len(spoken)} bursts came through the browser's microphone")
-    try:
-        found = analysis.lip_onsets(page.picture(taken, region), spoken, LIPS_BUSY_MS, ANSWER_WINDOW_MS)
-    except ValueError as error:
-        raise Unmeasurable(str(error)) from error
-    if found.missed > len(spoken) / 2:
-        raise Unmeasurable(f"the lips answered {len(spoken) - found.missed} of {len(spoken)} bursts")
-    returned = _answers(analysis.onsets(page.voice(taken), SOUND_LEVEL, QUIET_MS), spoken)
+    run = _run_bursts(server, browser, region, seconds)
+    found = run.lips
+    returned = analysis.answers(run.returned_ms, run.spoken_ms, ANSWER_WINDOW_MS)
     return {
         "mic_to_lips_ms": percentiles(found.delays_ms),
-        "bursts": len(spoken),
+        "bursts": len(run.spoken_ms),
         "missed": found.missed,
         "least_ms": round(float(found.delays_ms.min()), 1),
         "false_alarm_percent": round(100 * found.false_alarms, 2),
@@ -184,34 +176,68 @@ def lips(server: ServerProcess, browser: Browser, region: Region, seconds: float
         "mic_to_sound_ms": percentiles(returned),
         "sounds_missed": int((returned >= ANSWER_WINDOW_MS).sum()),
         "each_ms": [round(float(delay)) for delay in found.delays_ms],
-        "video_buffer_ms": _mean_ms(statistics["video"], "jitterBufferDelay", "jitterBufferEmittedCount"),
-        "audio_buffer_ms": _mean_ms(statistics["audio"], "jitterBufferDelay", "jitterBufferEmittedCount"),
+        "video_buffer_ms": run.buffered_ms["video"],
+        "audio_buffer_ms": run.buffered_ms["audio"],
     }
 
 
-def _answers(heard: np.ndarray, spoken: np.ndarray) -> np.ndarray:
-    """Time from each onset to the first one heard after it; the whole window where none was."""
-    first = np.searchsorted(heard, spoken)
-    later = np.append(heard, np.inf)[first]
-    return np.minimum(later - spoken, ANSWER_WINDOW_MS)
+def stages(log: Path, arguments: tuple[str, ...], microphone: Path, seconds: float) -> dict[str, Any]:
+    """Where the time from the microphone to the lips goes: the same bursts, with the server's diary between them.
+
+    Medians of each part; they need not add up to the median of the whole.
+    """
+    with ServerProcess(log, TRACE, arguments) as server, open_browser(microphone) as browser:
+        run = _run_bursts(server, browser, mouth_region(server), seconds)
+        diary = server.diary()
+    spoken = run.spoken_ms + run.clock_offset_ms
+
+    def begins(kind: str) -> np.ndarray:
+        notes = [note for note in diary if note["kind"] == kind]
+        sound = Sound(np.array([note["at_ms"] for note in notes]), np.array([note["level"] for note in notes]))
+        starts = analysis.onsets(sound, SOUND_LEVEL, QUIET_MS)
+        return starts[np.minimum(np.searchsorted(starts, spoken), len(starts) - 1)]
+
+    heard, left = begins("heard"), begins("left")
+    answered = run.lips.frames >= 0
+    first = run.lips.frames[answered]
+    received = run.picture.received_ms[first] + run.clock_offset_ms
+    sounded = spoken + analysis.answers(run.returned_ms, run.spoken_ms, ANSWER_WINDOW_MS)
+    early = [note["due_ms"] - note["at_ms"] for note in diary if note["kind"] == "left"]
+    return {
+        "microphone_to_session_ms": percentiles(heard - spoken),
+        "session_to_frame_ms": percentiles(left - heard),
+        "frame_to_picture_received_ms": percentiles(received - left[answered]),
+        "received_to_visible_ms": percentiles(run.picture.display_ms[first] - run.picture.received_ms[first]),
+        "frame_to_sound_ms": percentiles(sounded - left),
+        "whole_ms": percentiles(run.lips.delays_ms),
+        "frame_before_due_ms": percentiles(early),
+        "bursts": len(spoken),
+        "video_buffer_ms": run.buffered_ms["video"],
+        "audio_buffer_ms": run.buffered_ms["audio"],
+    }
 
 
 def interrupts(server: ServerProcess, browser: Browser, sounds: Path, lengths: Lengths) -> dict[str, Any]:
-    """Speech stopped in mid-sound: how long until the last of it was heard."""
+    """Speech stopped in mid-sound: how long until the last of it was heard.
+
+    Every second time it is a steady hum instead: it has no pause that could be taken for the answer.
+    """
     times = random.Random(2)
     with MeasuringPage(browser, server.url, sounds) as page:
         page.connect()
         page.observe(strip.STRIP_REGION)
         page.wait(SETTLE_S)
-        said = [_interrupt(page, times, {"text": SAY}) for _ in range(lengths.interrupts)]
-        hummed = [_interrupt(page, times, {"sound": "tone.wav"}) for _ in range(lengths.tone_interrupts)]
+        said, hummed = [], []
+        for _ in range(lengths.interrupts // 2):
+            said.append(_interrupt(page, times, {"text": SAY}))
+            hummed.append(_interrupt(page, times, {"sound": "tone.wav"}))
     return {
-        "interrupt_to_silence_ms": percentiles([silence for silence, _ in said]),
-        "interrupts": len(said),
-        "steady_tone_ms": percentiles([silence for silence, _ in hummed]),
+        "interrupt_to_silence_ms": percentiles([silence for silence, _ in said + hummed]),
+        "interrupts": len(said) + len(hummed),
+        "speech_to_silence_ms": percentiles([silence for silence, _ in said]),
+        "hum_to_silence_ms": percentiles([silence for silence, _ in hummed]),
         "say_to_sound_ms": percentiles([sound for _, sound in said]),
-        "each_ms": [round(silence) for silence, _ in said],
-        "each_tone_ms": [round(silence) for silence, _ in hummed],
+        "each_ms": [round(silence) for silence, _ in said + hummed],
     }
 
 
@@ -236,11 +262,13 @@ def _interrupt(page: MeasuringPage, times: random.Random, what: dict[str, str]) 
 
 
 # Runs before the product's page does: the moment it opens a connection, and the moment its picture is first visible.
-_WATCH_FIRST_FRAME = """
+_WATCH_FIRST_FRAME = f"""
+const LIMIT_MS = {FIRST_FRAME_TIMEOUT_MS};
+""" + """
 const Native = window.RTCPeerConnection;
 const first = { connect: null };
 first.shown = new Promise((resolve, reject) => {
-  setTimeout(() => reject(new Error("no picture came")), %d);
+  setTimeout(() => reject(new Error("no picture came")), LIMIT_MS);
   const play = HTMLMediaElement.prototype.play;
   HTMLMediaElement.prototype.play = function () {
     this.requestVideoFrameCallback?.((now, frame) => resolve(frame.expectedDisplayTime));
@@ -252,11 +280,11 @@ window.RTCPeerConnection = class extends Native {
   constructor(...options) { super(...options); first.connect ??= performance.now(); }
 };
 window.firstFrame = async () => ({ shown: await first.shown, connect: first.connect });
-""" % FIRST_FRAME_TIMEOUT_MS
+"""
 
 
 def first_frame(server: ServerProcess, browser: Browser, lengths: Lengths) -> dict[str, Any]:
-    """The product's own page in fresh contexts: from opening the connection, and from opening the page, to a picture."""
+    """The product's own page in fresh contexts: from opening the connection, and the page itself, to a picture."""
     connected, opened = [], []
     for _ in range(lengths.first_frames):
         context = browser.new_context()
@@ -279,67 +307,3 @@ def first_frame(server: ServerProcess, browser: Browser, lengths: Lengths) -> di
         "contexts": len(connected),
         "each_ms": [round(ms) for ms in connected],
     }
-
-
-def skew(browser_log: Path, arguments: tuple[str, ...], lengths: Lengths) -> dict[str, Any]:
-    """Flash and beep through the real tracks, encoders and clock, against flash and beep of the browser's own."""
-    with open_browser() as browser:
-        straight, _ = _calibrate(browser, False, lengths)
-        baseline, tries = _calibrate(browser, True, lengths)
-        with ServerProcess(browser_log, PROBE, arguments) as server, MeasuringPage(browser, server.url) as page:
-            page.connect()
-            page.observe(strip.STRIP_REGION)
-            page.wait(SETTLE_S)
-            page.call("clear")
-            page.wait(lengths.skew_s)
-            measured, age_ms = _skew_of(page), _frame_age_ms(page)
-    return {
-        "av_skew_ms": round(measured.median_ms - baseline.median_ms, 1),
-        "content_ms": round(measured.median_ms, 1),
-        "baseline_ms": round(baseline.median_ms, 1),
-        "baseline_straight_ms": round(straight.median_ms, 1),
-        "baseline_spread_ms": _spread(baseline),
-        "baseline_tries": tries,
-        "spread_ms": _spread(measured),
-        "drift_ms": round(measured.drift_ms(lengths.drift_span_s * 1000), 1),
-        "beats": len(measured.skew_ms),
-        "beats_unpaired": measured.flashes - len(measured.skew_ms),
-        "seconds": lengths.skew_s,
-        "received_to_visible_ms": age_ms,
-    }
-
-
-def _calibrate(browser: Browser, through_webrtc: bool, lengths: Lengths) -> tuple[analysis.Skew, int]:
-    """The zero mark and how many tries it took; a spread-out one means a machine too busy to have settled."""
-    for attempt in range(1, CALIBRATION_TRIES + 1):
-        with MeasuringPage(browser, "http://localhost") as page:
-            page.calibrate(strip.STRIP_REGION, through_webrtc)
-            page.wait(CALIBRATION_SETTLE_S)
-            page.call("clear")
-            page.wait(lengths.calibration_s)
-            found = _skew_of(page)
-        if not through_webrtc or _spread(found)["middle_half"] <= CALIBRATION_SPREAD_MS:
-            break
-    return found, attempt
-
-
-def _skew_of(page: MeasuringPage) -> analysis.Skew:
-    taken = page.call("take")
-    picture = page.picture(taken, strip.STRIP_REGION)
-    numbers = strip.read_numbers(picture.pixels)
-    flashes = [at for at, number in zip(picture.display_ms, numbers, strict=True) if number >= 0 and strip.is_beat(number)]
-    beeps = analysis.onsets(page.voice(taken), SOUND_LEVEL, QUIET_MS)
-    try:
-        return analysis.skew(np.array(flashes), beeps)
-    except ValueError as error:
-        raise Unmeasurable(f"flash and beep: {error}") from error
-
-
-def _frame_age_ms(page: MeasuringPage) -> dict[str, float]:
-    picture = page.picture(page.call("take"), strip.STRIP_REGION)
-    return percentiles(picture.display_ms - picture.received_ms)
-
-
-def _spread(found: analysis.Skew) -> dict[str, float]:
-    low, first, third, high = np.percentile(found.skew_ms, [5, 25, 75, 95])
-    return {"middle_half": round(float(third - first), 1), "p5": round(float(low), 1), "p95": round(float(high), 1)}

@@ -7,6 +7,7 @@ Invariants: the process is ended with the measurement; figures come from /proc a
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -17,11 +18,14 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = "server"
 PROBE = "tests.benchmarks.probe_server"
 TRACE = "tests.benchmarks.trace_server"
+DIARY_MARK = "diary "
+"""What lines of the trace server's diary begin with."""
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 
@@ -100,6 +104,11 @@ class ServerProcess:
     def output(self) -> str:
         """What it has written so far."""
         return self._log.read_text("utf-8", "replace")
+
+    def diary(self) -> list[dict[str, Any]]:
+        """What the trace server has noted so far."""
+        lines = (line for line in self.output().splitlines() if line.startswith(DIARY_MARK))
+        return [json.loads(line[len(DIARY_MARK) :]) for line in lines]
 
     def last_words(self, lines: int = 12) -> str:
         """The end of its output."""

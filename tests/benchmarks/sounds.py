@@ -1,6 +1,7 @@
 """What is put into the microphone: a minute of speech, and bursts of vowels with silence between them.
 
-Place in the flow: real speech recordings, or the built-in voice where there are none -> wav files -> Chromium's microphone.
+Place in the flow: recordings of speech, or the built-in voice where there are none -> wav files -> Chromium's
+microphone.
 
 Invariants: the same sources give the same files; silence in them is digital silence, so an onset is beyond doubt.
 """
@@ -101,7 +102,7 @@ def speech(sources: Sources, seconds: float) -> np.ndarray:
 
 
 def bursts(sources: Sources, count: int, seed: int = 1) -> np.ndarray:
-    """Open vowels of 300 ms cut out of speech, each beginning at full strength, after and between silence; (N,) int16."""
+    """Open vowels of 300 ms cut out of speech, each beginning at full strength, silence around each; (N,) int16."""
     random = np.random.default_rng(seed)
     vowels = _open_vowels(sources, count)
     pieces = [np.zeros(int(LEAD_S * PLAYOUT_RATE), np.int16)]

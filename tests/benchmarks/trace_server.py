@@ -1,7 +1,7 @@
 """The real server with a diary: when microphone sound reached a session, and when each of its frames left.
 
-Place in the flow: ``python -m server`` with one class replaced by one that notes the time and changes nothing; the diary
-goes to the log, line by line, for measures.stages to read.
+Place in the flow: ``python -m server`` with one class replaced by one that notes the time and changes nothing; the
+diary goes to the log, line by line, for measures.stages to read.
 
 Invariants: times are CLOCK_MONOTONIC, which the browser on the same machine counts by, too.
 """
@@ -19,14 +19,14 @@ import server.__main__
 import server.stage
 from engine.session import Session
 from engine.types import AvatarFrame
+from tests.benchmarks.serving import DIARY_MARK
 
-MARK = "diary "
 FULL_SCALE = 32768
 
 
 def _note(kind: str, samples: np.ndarray, **more: float) -> None:
     level = float(np.sqrt(np.mean(samples.astype(np.float32) ** 2))) / FULL_SCALE if len(samples) else 0.0
-    print(MARK + json.dumps({"kind": kind, "at_ms": time.monotonic() * 1000, "level": level, **more}), flush=True)
+    print(DIARY_MARK + json.dumps({"kind": kind, "at_ms": time.monotonic() * 1000, "level": level, **more}), flush=True)
 
 
 class TracedSession(Session):

@@ -1,4 +1,4 @@
-"""The real server and a real Chromium, once for all browser tests; each test gets a page of its own."""
+"""The real server, once for all browser tests, and a real Chromium; each test gets a page of its own."""
 
 from __future__ import annotations
 
@@ -61,12 +61,10 @@ class Visit:
     Attributes:
         page: Playwright's page.
         complaints: console errors, console warnings and uncaught exceptions so far.
-        session_ids: sessions the page was given, in order.
     """
 
     page: Any
     complaints: list[str] = field(default_factory=list)
-    session_ids: list[str] = field(default_factory=list)
 
     def js(self, expression: str, argument: object = None) -> Any:
         """The value of an expression in the page."""
@@ -92,12 +90,24 @@ class Visit:
         """Sound energy received so far; grows only while something is heard."""
         return float(self.js("visavis.stats().then(s => s.audio_energy ?? 0)"))
 
+    def until_silent(self, timeout_s: float = PATIENCE_S) -> None:
+        """Waits for half a second without sound: a machine that stalls stretches the end of what was said."""
+        end_s = time.monotonic() + timeout_s
+        before = self.energy()
+        while True:
+            time.sleep(0.5)
+            now = self.energy()
+            if now - before < 1e-5:
+                return
+            assert time.monotonic() < end_s, f"still heard after {timeout_s} s"
+            before = now
+
     def notice(self) -> str:
         """The notice shown over the portrait, or an empty string."""
         return self.js("document.querySelector('#notice').hidden ? '' : document.querySelector('#notice').innerText")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server with ``SEATS`` places, on a port of its own."""
     with socket.socket() as probe:
@@ -133,9 +143,12 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
     raise AssertionError(f"the server is not healthy after {START_S} s:\n{log.read_text()}")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium with a fake microphone; tests are skipped where there is no Chromium."""
+    """Chromium with a fake microphone; tests are skipped where there is no Chromium.
+
+    Not for the whole run: while Playwright is open, this thread has a running event loop, and no async test could run.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     finder = subprocess.run(
         ["sh", str(Path(__file__).with_name("find-chromium.sh"))], capture_output=True, text=True, check=False
@@ -161,16 +174,10 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Visit]]:
         if script:
             context.add_init_script(script)
         visited = Visit(context.new_page())
-
-        def remember_session(response: Any) -> None:
-            if response.url == f"{server.url}offer" and response.ok:
-                visited.session_ids.append(response.json()["session_id"])
-
         visited.page.on(
             "console", lambda m: visited.complaints.append(m.text) if m.type in ("error", "warning") else None
         )
         visited.page.on("pageerror", lambda error: visited.complaints.append(str(error)))
-        visited.page.on("response", remember_session)
         visited.page.goto(server.url + path)
         return visited
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-SCREENS = [(1440, 900), (820, 1180), (390, 844), (844, 390), (320, 568)]
+SCREENS = [(1440, 900), (820, 1180), (390, 844), (844, 390)]
+SMALLEST = (320, 568)
 CONTROLS = ["settings-button", "sound", "captions-button", "fullscreen", "talk-button", "file-button", "text"]
 
 
@@ -61,12 +62,12 @@ def test_every_control_has_a_name_and_news_are_announced(visit):
     assert live == ["status", "status", "polite"]
 
 
-@pytest.mark.parametrize("text_size", [1, 2])
-def test_nothing_is_cut_off_on_any_screen(visit, text_size):
+def test_nothing_is_cut_off_on_any_screen_at_normal_and_double_text_size(visit):
     visited = visit().alive()
-    visited.js("(size) => (document.documentElement.style.fontSize = `${size * 100}%`)", text_size)
-    for width, height in SCREENS:
+    cases = [(screen, 1) for screen in [*SCREENS, SMALLEST]] + [(screen, 2) for screen in SCREENS]
+    for (width, height), text_size in cases:
         visited.page.set_viewport_size({"width": width, "height": height})
+        visited.js("(size) => (document.documentElement.style.fontSize = `${size * 100}%`)", text_size)
         layout = visited.js(
             """() => {
                 const inside = (id) => {
@@ -80,11 +81,12 @@ def test_nothing_is_cut_off_on_any_screen(visit, text_size):
                          portrait: Math.min(stage.width, stage.height) };
             }"""
         )
-        assert not layout["wide"], (width, height)
-        assert layout["inside"], (width, height)
-        assert layout["portrait"] >= 150, (width, height)
+        case = (width, height, text_size)
+        assert not layout["wide"], case
+        assert layout["inside"], case
+        assert layout["portrait"] >= 150, case
         if text_size == 1:
-            assert not layout["tall"], (width, height)
+            assert not layout["tall"], case
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ async def test_picture_and_sound_arrive_at_25_frames_a_second_in_step(start, cod
         pictures, sounds = browser.pictures, browser.sounds
 
         ticks = [received.frame.pts for received in pictures]
-        assert all(later > earlier for earlier, later in zip(ticks, ticks[1:], strict=False)), "pts grow"
+        assert all(later > earlier for earlier, later in pairwise(ticks)), "pts grow"
         assert np.median(np.diff(ticks)) == 3600, "40 ms each"
         rate = (len(pictures) - 1) / (pictures[-1].at_s - pictures[0].at_s)
         assert 23 < rate < 27

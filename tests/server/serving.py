@@ -141,7 +141,7 @@ class Browser:
     async def watch(self, pictures: int, timeout_s: float = 10) -> None:
         """Returns when so many pictures have arrived."""
         async with asyncio.timeout(timeout_s):
-            while len(self.pictures) < pictures:
+            while len(self.pictures) < pictures:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     async def _read(self, track) -> None:
@@ -157,5 +157,5 @@ class Browser:
 async def eventually(condition, timeout_s: float = 3.0) -> None:
     """Returns when a condition holds; fails when it does not in time."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

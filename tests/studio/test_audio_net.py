@@ -4,7 +4,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from engine.audio.mel import mel_spectrogram  # noqa: E402
-from engine.studio.audio_augment import augment, silence_like  # noqa: E402
+from engine.studio.audio_augment import _equalise, _line, _room, augment, silence_like  # noqa: E402
 from engine.studio.audio_batches import COLUMNS, speech_item, target_times_s  # noqa: E402
 from engine.studio.audio_judge import track_of  # noqa: E402
 from engine.studio.audio_net import CONTEXT_COLUMNS, WINDOW, AudioNet  # noqa: E402
@@ -46,16 +46,24 @@ def test_targets_are_at_the_middles_of_video_frames():
         assert times_s[position] == pytest.approx((index + 0.5) * 0.04, abs=0.006)
 
 
-def test_augmented_sound_stays_in_range_and_in_time():
+def test_augmented_sound_has_its_speed_and_stays_in_range():
     rng = np.random.default_rng(3)
-    click = np.zeros(32_000, np.float32)
-    click[16_000:16_400] = 0.5
+    samples = rng.standard_normal(8_000).astype(np.float32) * 0.1
     for _ in range(20):
-        sound, speed = augment(click, rng)
-        assert abs(len(sound) - len(click) / speed) < 3
+        sound, speed = augment(samples, rng)
+        assert abs(len(sound) - len(samples) / speed) < 3
         assert np.isfinite(sound).all() and np.abs(sound).max() <= 1
-        loud = np.convolve(np.abs(sound), np.ones(200), "same")
-        assert abs(np.argmax(loud) / 16_000 - 1.0125 / speed) < 0.05
+
+
+@pytest.mark.parametrize("change", [_equalise, _room, _line])
+def test_rooms_filters_and_lines_do_not_shift_the_sound(change):
+    rng = np.random.default_rng(4)
+    burst = np.zeros(16_000, np.float32)
+    burst[8_000:8_400] = rng.standard_normal(400)
+    for _ in range(8):
+        power = np.cumsum(change(burst, rng) ** 2)
+        start = np.searchsorted(power, 0.02 * power[-1])
+        assert abs(start - 8_000) < 80
 
 
 def test_sounds_without_speech_are_in_range():

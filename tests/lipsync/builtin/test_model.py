@@ -112,7 +112,7 @@ def test_a_batch_equals_its_jobs_one_by_one(lips: BuiltinLipSync, mels: list[np.
 
 def test_a_face_too_small_is_refused(lips: BuiltinLipSync) -> None:
     with pytest.raises(BackendFailed) as caught:
-        lips.prepare(portrait(size=64))
+        lips.prepare(portrait(size=48))
     assert caught.value.code == "face_too_small"
 
 
