@@ -18,6 +18,7 @@ import sys
 import time
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.config import Config, add_arguments, load_config
 from engine.errors import VisavisError
@@ -143,11 +144,17 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def _without_nonsense(record: logging.LogRecord) -> bool:
+    """False for requests that are no HTTP: aiohttp answers them with 400, and anybody can send as many as they like."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 def _start_log(config: Config) -> None:
     handler = logging.StreamHandler()
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
     handler.setFormatter(_JsonLines() if config.log_format == "json" else text)
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
+    logging.getLogger("aiohttp.server").addFilter(_without_nonsense)
     for chatty in ("aioice", "aiortc", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 

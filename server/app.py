@@ -48,10 +48,11 @@ def create_app(config: Config, stage: Stage, static_folder: Path = STATIC_FOLDER
     sessions = Sessions(
         stage.create_session, pool, options, metrics, config.max_sessions, config.max_session_s
     )
+    allowed = frozenset(config.allowed_origins)
     app = web.Application(
         middlewares=[
             # Outermost, so that a listed page can read errors too.
-            middleware.origins(frozenset(config.allowed_origins), is_loopback(config.host)),
+            middleware.origins(allowed, is_loopback(config.host)),
             middleware.errors(metrics),
             middleware.static_files(static_folder),
         ],
@@ -59,7 +60,7 @@ def create_app(config: Config, stage: Stage, static_folder: Path = STATIC_FOLDER
     )
     app[SERVICES] = Services(config, VERSION, stage, sessions, Uploads(stage), metrics, time.monotonic())
     app.add_routes(routes)
-    app.on_response_prepare.append(middleware.protective_headers)
+    app.on_response_prepare.append(middleware.protective_headers(allowed))
 
     async def end_sessions(_app: web.Application) -> None:
         # Before aiohttp waits for open requests: sockets of a session end with it.

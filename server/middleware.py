@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,23 +29,10 @@ logger = logging.getLogger(__name__)
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "img-src 'self' data: blob:",
-        "media-src 'self' blob: mediastream:",
-        "object-src 'none'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    )
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob: mediastream:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors "
 )
-_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
-}
 
 _STATUS_BY_CODE = {
     "invalid_json": 400,
@@ -191,11 +179,25 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-async def protective_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Signal handler: adds the headers that every answer carries."""
-    response.headers["Server"] = "Visavis"
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
+def protective_headers(allowed: frozenset[str]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Signal handler that adds the headers every answer carries.
+
+    Args:
+        allowed: origins that may frame the page; as for ``origins``.
+    """
+    framers = " ".join(["'self'", *sorted(allowed)]) if allowed else "'none'"
+    headers = {
+        "Content-Security-Policy": _CONTENT_SECURITY_POLICY + framers,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+        "Server": "Visavis",
+    }
+
+    async def handler(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(headers)
+
+    return handler
 
 
 _CONTENT_TYPES = {

@@ -25,7 +25,7 @@ from server.channel import ControlChannel
 from server.encoder import EncoderPool
 from server.metrics import EndReason, ServerMetrics
 from server.microphone import Microphone, skip_jitter_buffer
-from server.tracks import AvatarAudioTrack, AvatarVideoTrack, MediaPump, route_key_frame_requests
+from server.tracks import AvatarAudioTrack, AvatarVideoTrack, MediaPump, report_due_times, route_key_frame_requests
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,10 @@ class Peer:
         )
         for transceiver in self._connection.getTransceivers():
             if transceiver.kind == "video":
+                report_due_times(transceiver.sender, video)
                 route_key_frame_requests(transceiver.sender, video)
             else:
+                report_due_times(transceiver.sender, audio)
                 skip_jitter_buffer(transceiver.receiver)
         self._start("pump", MediaPump(self._session, video, audio).run(), EndReason.FAILED)
         self._start("channel", self.channel.run(), EndReason.FAILED)

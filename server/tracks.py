@@ -28,6 +28,7 @@ import av
 import cv2
 from aiortc import MediaStreamTrack, RTCRtpSender, VideoStreamTrack
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
 
 from engine.types import CHUNK_SAMPLES, CHUNKS_PER_FRAME, FPS, FRAME_SAMPLES, AvatarFrame
 from server.encoder import EncoderPool, OpusEncoder, VideoCodec, VideoEncoder, create_video_encoder
@@ -43,6 +44,8 @@ WAITING_LIMIT = 2
 """Pictures that may wait for the encoder; older ones are dropped."""
 SOUND_LIMIT = 25
 """Encoded 20 ms chunks that may wait: half a second, after which the oldest is lost."""
+NTP_SECOND = 1 << 32
+"""Units of an NTP timestamp in a second (RFC 3550, 4)."""
 KEY_FRAME_GAP_S = 0.3
 """Requests that arrive closer together than this are one request: browsers repeat them until the answer arrives."""
 
@@ -63,6 +66,8 @@ class PacedPackets:
         self._packets: deque[tuple[float, av.Packet]] = deque(maxlen=limit)
         self._arrived = asyncio.Event()
         self._closed = asyncio.Event()
+        self.late_s = 0.0
+        """How long after its time the last packet left, seconds."""
 
     @property
     def full(self) -> bool:
@@ -92,9 +97,10 @@ class PacedPackets:
                 async with asyncio.timeout_at(due_s):
                     await self._closed.wait()
             except TimeoutError:
-                return packet
+                pass
         if self._closed.is_set():
             raise MediaStreamError
+        self.late_s = max(0.0, time.monotonic() - due_s)
         return packet
 
     def close(self) -> None:
@@ -143,9 +149,9 @@ class AvatarVideoTrack(VideoStreamTrack):
         self._task = asyncio.create_task(self._encode_frames(), name="video-track-encode")
 
     @property
-    def wanted(self) -> bool:
-        """Whether somebody receives."""
-        return self._wanted
+    def late_s(self) -> float:
+        """How long after its time the last picture left, seconds."""
+        return self._ready.late_s
 
     def request_key_frame(self) -> None:
         """Makes the next picture decodable on its own; repeated requests within a moment count once."""
@@ -231,6 +237,11 @@ class AvatarAudioTrack(MediaStreamTrack):
         self._ready = PacedPackets(SOUND_LIMIT)
         self._wanted = False
 
+    @property
+    def late_s(self) -> float:
+        """How long after its time the last 20 ms left, seconds."""
+        return self._ready.late_s
+
     async def offer(self, frame: AvatarFrame) -> None:
         """Encodes a frame's sound; about half a millisecond. While nobody receives it is dropped.
 
@@ -277,6 +288,28 @@ def route_key_frame_requests(sender: RTCRtpSender, track: AvatarVideoTrack) -> N
     if not callable(sender._send_keyframe):
         raise AttributeError("aiortc's RTCRtpSender._send_keyframe is gone")
     sender._send_keyframe = track.request_key_frame  # type: ignore[method-assign]
+
+
+def report_due_times(sender: RTCRtpSender, track: AvatarVideoTrack | AvatarAudioTrack) -> None:
+    """Makes RTCP sender reports tell when a packet was due instead of when it was sent.
+
+    A browser aligns sound and picture by these reports. aiortc stamps them with the time of sending, so a picture that
+    left late because the machine was busy would count as taken late, and be shown late beside its own sound. Both
+    tracks are due by one clock: with its times in the reports, lateness is seen for what it is and evened out.
+
+    Raises:
+        AttributeError: this aiortc sends its reports another way.
+    """
+    send = sender._send_rtcp
+
+    async def send_corrected(packets: list[AnyRtcpPacket]) -> None:
+        for packet in packets:
+            # Zero until the first packet was sent.
+            if isinstance(packet, RtcpSrPacket) and packet.sender_info.ntp_timestamp:
+                packet.sender_info.ntp_timestamp -= int(track.late_s * NTP_SECOND)
+        await send(packets)
+
+    sender._send_rtcp = send_corrected  # type: ignore[method-assign]
 
 
 class MediaPump:

@@ -123,14 +123,15 @@ head.addEventListener("state", ({ detail }) => {
 
 /** Words over the portrait while there is no live picture: what happened, what happens next, what to do. */
 function veil() {
-  const { state, reason, retryAt } = live;
+  const { state, retryAt } = live;
+  const reason = state === "closed" ? { code: "session_ended", message: "" } : live.reason;
   const words = reason ? explain(reason, { name }) : { title: "Connecting", text: "The portrait will be with you in a moment." };
   const busy = ["connecting", "reconnecting"].includes(state);
   $("veil").dataset.code = words.code ?? "";
   $("veil").querySelector(".spinner").hidden = !busy;
   $("veil-title").textContent = words.title;
   $("veil-action").hidden = busy && retryAt - performance.now() < SOON_MS;
-  $("veil-action").textContent = state === "stopped" && words.code === "session_ended" ? "Start again" : "Try now";
+  $("veil-action").textContent = words.code === "session_ended" ? "Start again" : "Try now";
   $("veil").hidden = false;
   $("veil-text").textContent = words.text;
   if (!retryAt) return;

@@ -111,7 +111,7 @@ export function explain(error, values = {}) {
 }
 
 function fill(sentence, values) {
-  return sentence.replace(/\{(\w+)\}/g, (all, key) => String(values[key] ?? all));
+  return sentence.replace(/\{(\w+)\}/g, (all, key) => String(values[key] ?? all)).trim();
 }
 
 /** A problem with the words this page has for its code. */

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-_SPREAD_PX = 5.0
-_WIDE_SPREAD_PX = 40.0
+_CELL_PX = 4
+_SPREAD_CELLS = 1.25
+_WIDE_SPREAD_CELLS = 10.0
 _FEATHER_PX = 6
 
 
@@ -34,15 +35,18 @@ def motion_field(at: np.ndarray, elsewhere: np.ndarray, size: int) -> np.ndarray
         pixels around; the still backdrop is smooth enough to be carried along at the rim.
     """
     inside = ((at >= 0) & (at < size)).all(axis=1)
-    pixel = at[inside].astype(int)
-    sums = np.zeros((size, size, 3), np.float32)
+    cell = at[inside].astype(int) // _CELL_PX
+    # Motion of one head is smooth: cells of a few pixels are enough and sixteen times faster.
+    cells = -(-size // _CELL_PX)
+    sums = np.zeros((cells, cells, 3), np.float32)
     values = np.concatenate([elsewhere[inside] - at[inside], np.ones((inside.sum(), 1))], axis=1)
-    np.add.at(sums, (pixel[:, 1], pixel[:, 0]), values.astype(np.float32))
-    near = cv2.GaussianBlur(sums, (0, 0), _SPREAD_PX)
-    far = cv2.GaussianBlur(sums, (0, 0), _WIDE_SPREAD_PX)
+    np.add.at(sums, (cell[:, 1], cell[:, 0]), values.astype(np.float32))
+    near = cv2.GaussianBlur(sums, (0, 0), _SPREAD_CELLS)
+    far = cv2.GaussianBlur(sums, (0, 0), _WIDE_SPREAD_CELLS)
     # Where no point is near, the wide spread decides; a trace of it everywhere makes the change gradual.
     blended = near + 1e-3 * far + 1e-9
-    motion = blended[:, :, :2] / blended[:, :, 2:]
+    coarse = blended[:, :, :2] / blended[:, :, 2:]
+    motion = cv2.resize(coarse, (cells * _CELL_PX,) * 2, interpolation=cv2.INTER_LINEAR)[:size, :size]
     return motion + np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=2).astype(np.float32)
 
 

@@ -111,8 +111,8 @@ def random_view(rng: np.random.Generator, head: Head, landmarks: np.ndarray) -> 
     points = whole.pixels(whole.camera(landmarks))
     centre, side = mouth_square(points, eye_mouth_distance(points))
     centre = centre + side * rng.normal(0, 0.018, 2)
-    side = float(side) * float(np.exp(rng.normal(0, 0.05))) * PICTURE_SIZE / CROP_SIZE
-    return whole.cropped((float(centre[0]), float(centre[1])), side, PICTURE_SIZE)
+    drawn = float(side) * float(np.exp(rng.normal(0, 0.05))) * PICTURE_SIZE / CROP_SIZE
+    return whole.cropped((float(centre[0]), float(centre[1])), drawn, PICTURE_SIZE)
 
 
 def random_background(rng: np.random.Generator) -> np.ndarray:
@@ -130,10 +130,10 @@ def random_paint(rng: np.random.Generator, masculine: bool) -> dict[str, np.ndar
         paint["lips"] = rng.uniform(0.55, 1.25) * rng.uniform([0.55, 0.5, 0.85], [1.15, 1.1, 1.2])
     if masculine and rng.random() < 0.45:
         grain = rng.random((1024, 1024)).astype(np.float32)
-        grain = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.8, 2.0))
-        grain = (grain - grain.min()) / np.ptp(grain)
+        soft = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.8, 2.0))
+        soft = (soft - soft.min()) / np.ptp(soft)
         depth = rng.uniform(0.2, 0.95)
-        paint["beard"] = 1 - depth * np.clip(grain * 1.4, 0, 1)
+        paint["beard"] = 1 - depth * np.clip(soft * 1.4, 0, 1)
     return paint
 
 
@@ -207,7 +207,7 @@ def make_shard(human: Human, seed: int, shard: int, people: int) -> dict[str, np
     """
     rng = np.random.default_rng([seed, shard])
     side = PICTURE_SIZE
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "images": np.zeros((people, MOUTHS, side, side, 3), np.uint8),
         "mouths": np.zeros((people, MOUTHS, len(MOUTH_SHAPES)), np.float32),
         "flow": np.zeros((people, MOUTHS, side, side, 2), np.float16),

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engine.errors import NotFound
 from engine.studio.figure import Figure
 from engine.studio.raster import PART_ID, PARTS, Surface, mouth_shade, weld
 
@@ -128,6 +129,8 @@ def _texture(path: Path, part: str) -> np.ndarray:
     """(side, side, 4) uint8 BGRA."""
     side = _TEXTURE_SIDE.get(part, _OTHER_TEXTURE_SIDE)
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise NotFound("asset_missing", f"The texture {path.name} cannot be read.")
     if image.shape[2] == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
     return np.ascontiguousarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
@@ -156,10 +159,10 @@ def _painted(
             continue
         inside = faces[region[faces].all(1)]
         corners = np.stack([uv[inside][..., 0] * side, (1 - uv[inside][..., 1]) * side], -1)
-        mask = np.zeros((side, side), np.float32)
+        filled = np.zeros((side, side), np.float32)
         for corner in np.round(corners).astype(np.int32):
-            cv2.fillConvexPoly(mask, corner, 1.0)
-        mask = cv2.GaussianBlur(mask, (0, 0), 3 if name == "lips" else 10)[..., None]
+            cv2.fillConvexPoly(filled, corner, 1.0)
+        mask = cv2.GaussianBlur(filled, (0, 0), 3 if name == "lips" else 10)[..., None]
         factor = np.asarray(paint[name], np.float32)
         factor = factor[..., None] if factor.ndim == 2 else factor
         # Texture values are display values: the square root turns a linear factor into a display factor.

@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,14 +21,28 @@ from engine.studio.picture_data import Batch
 from engine.studio.picture_net import MOUTH_COLUMNS, MOUTH_ROWS, Layers
 
 _REGION_BOOST = 4.0
-_PHOTO, _EDGE, _FLOW, _ALPHA, _INTERIOR = 8.0, 6.0, 0.25, 0.8, 3.0
+_PHOTO, _EDGE, _FLOW, _ALPHA, _INTERIOR = 8.0, 6.0, 0.25, 2.5, 3.0
 
 
-def pair_loss(batch: Batch, layers: Layers) -> tuple[Tensor, dict[str, float]]:
+class Seen(NamedTuple):
+    """The mouth windows of a batch: what the critic looks at, each (B, 3 or 1, h, w).
+
+    Attributes:
+        made: the network's composed picture.
+        real: the target.
+        opened: the true opening.
+    """
+
+    made: Tensor
+    real: Tensor
+    opened: Tensor
+
+
+def pair_loss(batch: Batch, layers: Layers) -> tuple[Tensor, dict[str, float], Seen]:
     """Loss of rasterised pairs.
 
     Returns:
-        The total, and its parts for the log.
+        The total, its parts for the log, and the windows it was judged on.
     """
     pixels = (layers.flow - batch.flow) * (CROP_SIZE / 2)
     importance = batch.seen * (1 + _REGION_BOOST * batch.weight)
@@ -45,7 +60,8 @@ def pair_loss(batch: Batch, layers: Layers) -> tuple[Tensor, dict[str, float]]:
     interior = ((guess.interior - mouth.target).abs() * inside).sum() / (inside.sum() * 3 + 100)
     total = _PHOTO * photo + _EDGE * edge + _FLOW * flow + _ALPHA * alpha + _INTERIOR * interior
     parts = {"photo": photo, "edge": edge, "flow": flow, "alpha": alpha, "interior": interior}
-    return total, {name: float(value.detach()) for name, value in parts.items()}
+    seen = Seen(picture, mouth.target, mouth.opened)
+    return total, {name: float(value.detach()) for name, value in parts.items()}, seen
 
 
 def window_picture(reference: Tensor, layers: Layers) -> Tensor:

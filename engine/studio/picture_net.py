@@ -74,6 +74,8 @@ def _down(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 class PictureNet(nn.Module):
     """U-Net over 64, 32, 16 and 8 pixels; its outputs for every second pixel are interleaved to full resolution."""
 
+    taper: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         a, b, c, d = _WIDTHS
@@ -92,8 +94,8 @@ class PictureNet(nn.Module):
         self.coarse = nn.Conv2d(b, 2 * len(MOUTH_SHAPES), 3, padding=1)
         self.usual = nn.Parameter(torch.zeros(1, 2 * len(MOUTH_SHAPES), COARSE_SIZE, COARSE_SIZE))
         self.leave = nn.Conv2d(a, 4 * _OUTPUTS, 3, padding=1)
-        nn.init.zeros_(self.coarse.weight)
-        nn.init.zeros_(self.coarse.bias)
+        for value in self.coarse.parameters():
+            nn.init.zeros_(value)
         self.register_buffer("taper", _taper()[None, None], persistent=False)
 
     def forward(self, reference: Tensor, mouth: Tensor) -> Layers:
@@ -182,7 +184,7 @@ def count_macs(net: PictureNet) -> int:
     total = 0
     hooks = []
 
-    def add(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def add(module: nn.Conv2d | nn.Linear, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += output[0].numel() * module.weight[0].numel()
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from engine.avatar.bundle import Avatar, load_avatar
 from engine.compose import paste
+from engine.errors import NotFound
 from engine.lipsync.builtin import BuiltinLipSync
 from engine.lipsync.builtin.crop import eye_mouth_distance, mouth_square
 from engine.studio.mouth import VISEMES, viseme_vector
@@ -32,8 +33,13 @@ def photo_avatar(path: Path, landmarks: np.ndarray) -> Avatar:
     Args:
         path: image file.
         landmarks: (5, 2) pixels: eyes, nose tip, mouth corners, image left before image right.
+
+    Raises:
+        NotFound: the file is no picture.
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise NotFound("picture_unreadable", f"{path} is no picture that can be read.")
     height, width = image.shape[:2]
     points = landmarks.astype(np.float32)[None]
     box = np.array([[0, height, 0, width]], np.float32)

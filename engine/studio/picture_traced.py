@@ -64,7 +64,9 @@ def scene_surface(scene: Scene) -> tuple[Surface, np.ndarray]:
     return surface, vertices
 
 
-def traced_shard(scene: Scene, wide: np.ndarray, landmarks: np.ndarray, mouths: np.ndarray, size: int) -> dict:
+def traced_shard(
+    scene: Scene, wide: np.ndarray, landmarks: np.ndarray, mouths: np.ndarray, size: int
+) -> dict[str, np.ndarray]:
     """A shard of one person.
 
     Args:
@@ -82,14 +84,15 @@ def traced_shard(scene: Scene, wide: np.ndarray, landmarks: np.ndarray, mouths: 
         raise ValueError("the scene does not say which cut-out was drawn")
     corner = np.floor(scene.borders[0, :2] * size)
     centre, side = mouth_square(landmarks, eye_mouth_distance(landmarks))
-    side = float(side) * PICTURE_SIZE / CROP_SIZE
-    view = scene_view(scene.camera, size).cropped(tuple(centre + corner), side, PICTURE_SIZE)
+    drawn = float(side) * PICTURE_SIZE / CROP_SIZE
+    aim = centre + corner
+    view = scene_view(scene.camera, size).cropped((float(aim[0]), float(aim[1])), drawn, PICTURE_SIZE)
     dark = np.zeros((3, 3), np.float32)
     light = Light(np.eye(3, dtype=np.float32), dark, np.ones(3, np.float32), np.ones((len(PARTS), 3), np.float32))
     background = np.zeros((PICTURE_SIZE, PICTURE_SIZE, 3), np.float32)
     drawings = [draw(surface, frame, view, light, background) for frame in vertices]
     moves = [motion(surface, drawing, drawings[0], vertices[0], view) for drawing in drawings]
-    scale = PICTURE_SIZE / side
+    scale = PICTURE_SIZE / drawn
     shift = PICTURE_SIZE / 2 - scale * centre + 0.5 * (scale - 1)
     place = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     images = [

@@ -27,13 +27,16 @@ import torch
 from torch.nn import functional
 
 from engine.lipsync.builtin.crop import CROP_SIZE
+from engine.studio.picture_critic import Critic, critic_loss, maker_loss
 from engine.studio.picture_data import Batch, Pairs, joined
 from engine.studio.picture_losses import pair_loss
 from engine.studio.picture_net import COARSE_SIZE, PictureNet, compose, count_macs
 from engine.types import MOUTH_SHAPES
 
 _HELD_OUT = ("900-",)
+_SEEN = tuple(f"{seed:03d}-" for seed in range(900))
 _AVERAGE = 0.998
+_CRITIC_RATE = 4e-4
 _SAVE_EVERY_S = 60.0
 _LOG_EVERY = 50
 _MOUTHS = 4
@@ -42,7 +45,9 @@ _MOUTHS = 4
 class Trainer:
     """One training run that can be stopped and gone on with."""
 
-    def __init__(self, checkpoint: Path, rate: float, minutes: float, peer: Path | None = None) -> None:
+    def __init__(
+        self, checkpoint: Path, rate: float, minutes: float, peer: Path | None = None, *, critic: bool = False
+    ) -> None:
         """Starts a run, or loads it when the checkpoint exists.
 
         Args:
@@ -50,12 +55,16 @@ class Trainer:
             rate: highest learning rate.
             minutes: length of the whole run; the learning rate falls to nothing at its end.
             peer: checkpoint of another run of the same network that trains at the same time.
+            critic: train against a critic too; worth it once the mouth opens at the right place.
         """
         self._checkpoint, self._rate, self._budget_s = checkpoint, rate, minutes * 60
         self._peer, self._met_s = peer, 0.0
-        self.net = PictureNet().to(memory_format=torch.channels_last)
+        self.net = PictureNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net)
         self._optimizer = torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=1e-4)
+        self._critic = Critic() if critic else None
+        if self._critic is not None:
+            self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), _CRITIC_RATE, (0.5, 0.99))
         self.step, self.spent_s = 0, 0.0
         self.fresh = not checkpoint.exists()
         if checkpoint.exists():
@@ -64,6 +73,8 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.spent_s = state["step"], state["spent_s"]
+            if self._critic is not None and "critic" in state:
+                self._critic.load_state_dict(state["critic"])
 
     def run(self, pairs: Pairs, traced: Pairs | None, people: int) -> None:
         """Trains until the time is used up.
@@ -113,7 +124,15 @@ class Trainer:
             # Looking at a person once serves all of their mouths.
             seen = [features.repeat_interleave(_MOUTHS, 0) for features in self.net.encode(reference)]
             layers = self.net.decode((seen[0], seen[1], seen[2], seen[3]), batch.mouth)
-        loss, parts = pair_loss(batch, layers)
+        loss, parts, seen = pair_loss(batch, layers)
+        if self._critic is not None:
+            judged = critic_loss(self._critic, seen.real, seen.made.detach(), seen.opened)
+            self._critic_optimizer.zero_grad(set_to_none=True)
+            judged.backward()
+            self._critic_optimizer.step()
+            made = maker_loss(self._critic, seen.real, seen.made, seen.opened)
+            loss = loss + made
+            parts |= {"critic": float(judged.detach()), "made": float(made.detach())}
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
@@ -130,13 +149,15 @@ class Trainer:
     def save(self) -> None:
         """Writes the checkpoint."""
         partial = self._checkpoint.with_suffix(".partial")
-        state = {
+        state: dict[str, object] = {
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
             "spent_s": self.spent_s,
         }
+        if self._critic is not None:
+            state["critic"] = self._critic.state_dict()
         torch.save(state, partial)
         partial.replace(self._checkpoint)
         if self._peer is not None:
@@ -246,20 +267,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--traced", type=Path, help="folder with shards of picture_traced")
     parser.add_argument("--peer", type=Path, help="checkpoint of a run to train together with")
+    parser.add_argument("--critic", action="store_true", help="train against a critic")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--people", type=int, default=6, help="people in a step")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seeds", nargs="+", default=["001-", "002-"], help="beginnings of shard names to train on")
+    parser.add_argument("--shards", nargs="+", help="beginnings of shard names (else by seed: 900 is for measuring)")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     if options.command == "train":
-        trainer = Trainer(options.checkpoint, options.rate, options.minutes, options.peer)
+        trainer = Trainer(
+            options.checkpoint, options.rate, options.minutes, options.peer, critic=options.critic
+        )
         traced = Pairs(options.traced, ("",)) if options.traced else None
-        trainer.run(Pairs(options.pairs, tuple(options.seeds)), traced, options.people)
+        trainer.run(Pairs(options.pairs, tuple(options.shards or _SEEN)), traced, options.people)
     else:
-        figures = measure(load_average(options.checkpoint), Pairs(options.pairs, _HELD_OUT))
+        figures = measure(load_average(options.checkpoint), Pairs(options.pairs, tuple(options.shards or _HELD_OUT)))
         print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))
     return 0
 

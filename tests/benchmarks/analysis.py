@@ -20,6 +20,10 @@ FREEZE_GAP_MS = 190.0
 """A frame that comes this long after the one before it is a freeze: 40 ms + 150 ms, as in WebRTC's ``freezeCount``."""
 
 
+MOVING_FRAMES = 3
+"""So many frames in a row away from rest are a movement; it began with the first of them."""
+
+
 class Unmeasurable(Exception):
     """A figure could not be taken; the message says why."""
 
@@ -110,8 +114,8 @@ def lip_onsets(
     spread = np.median(np.abs(noise - np.median(noise)))
     threshold = float(max(np.percentile(noise, 99.5), np.median(noise) + 6 * spread))
     beyond = distance > threshold
-    # Two frames in a row: one alone may be a badly coded picture.
-    moving = beyond & np.append(beyond[1:], False)
+    # Several frames in a row: a mouth that speaks stays away from rest, a badly coded picture does not.
+    moving = np.convolve(beyond, np.ones(MOVING_FRAMES))[MOVING_FRAMES - 1 :] == MOVING_FRAMES
     delays, frames, moved = [], [], []
     for sound_ms in sounds_ms:
         answer = np.flatnonzero(moving & (at >= sound_ms) & (at < sound_ms + window_ms))

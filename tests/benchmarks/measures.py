@@ -32,8 +32,8 @@ SETTLE_S = 1.0
 
 ANSWER_WINDOW_MS = 900.0
 """A burst that the lips have not answered by then counts as missed, and with this time."""
-LIPS_BUSY_MS = 850.0
-"""300 ms of burst, the way there and the mouth easing shut."""
+LIPS_BUSY_MS = 1150.0
+"""300 ms of burst, the way there, the pause in which the mouth may still be speaking, and its easing shut."""
 
 SAY = (
     "Every evening the old ferryman told anyone who would listen how many years he had been rowing over the wide"
@@ -49,7 +49,7 @@ class Lengths:
 
     stability_s: float = 60.0
     bursts: int = 30
-    interrupts: int = 24
+    interrupts: int = 20
     first_frames: int = 12
     skew_s: float = 45.0
     drift_span_s: float = 15.0

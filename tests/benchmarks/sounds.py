@@ -36,7 +36,7 @@ PAUSE_S = 0.3
 
 BURST_LEVEL = 0.2
 BURST_S = 0.3
-BURST_GAP_S = (0.95, 1.45)
+BURST_GAP_S = (1.15, 1.65)
 """Silence after a burst; drawn at random, so that bursts meet the 40 ms frames in every phase."""
 LEAD_S = 14.0
 """Silence before the first burst, in which the resting face is learnt; longer than an idle loop."""

@@ -100,3 +100,10 @@ async def test_a_star_lists_everybody_and_still_names_each(aiohttp_client):
     server = await serve(aiohttp_client, allowed_origins=("*",))
     response = await server.client.get("/healthz", headers={"Origin": "https://any.example"})
     assert response.headers["Access-Control-Allow-Origin"] == "https://any.example"
+
+
+async def test_only_listed_pages_may_frame_ours(aiohttp_client):
+    for allowed, framers in (((), "'none'"), (("https://shop.example",), "'self' https://shop.example")):
+        server = await serve(aiohttp_client, allowed_origins=allowed)
+        policy = (await server.client.get("/")).headers["Content-Security-Policy"]
+        assert policy.endswith(f"frame-ancestors {framers}")

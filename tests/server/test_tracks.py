@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 
 import av
 import pytest
+from aiortc import RTCPeerConnection, RTCRtpSender
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket, RtcpSenderInfo, RtcpSrPacket
 
 from engine.clock import FrameClock
 from server.encoder import EncoderPool
-from server.tracks import AvatarAudioTrack, AvatarVideoTrack, MediaPump, PacedPackets, route_key_frame_requests
+from server.tracks import (
+    AvatarAudioTrack,
+    AvatarVideoTrack,
+    MediaPump,
+    PacedPackets,
+    report_due_times,
+    route_key_frame_requests,
+)
 from tests.server.fakes import FakeSession, make_frame
 
 
@@ -183,9 +193,6 @@ async def test_a_stopped_track_raises_only_what_aiortc_expects(pool):
 
 
 async def test_aiortc_still_asks_its_sender_for_key_frames_where_we_listen(pool):
-    from aiortc import RTCPeerConnection
-    from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket
-
     connection = RTCPeerConnection()
     track = video_track(FrameClock(), pool)
     sender = connection.addTransceiver(track, direction="sendonly").sender
@@ -197,3 +204,33 @@ async def test_aiortc_still_asks_its_sender_for_key_frames_where_we_listen(pool)
     assert len(asked) == 2
     await connection.close()
     await track.aclose()
+
+
+async def test_reports_tell_when_a_late_picture_was_due(pool):
+    connection = RTCPeerConnection()
+    track = video_track(FrameClock(epoch_s=time.monotonic() - 0.5), pool)
+    sender = connection.addTransceiver(track, direction="sendonly").sender
+    sent = []
+
+    async def keep(packets):
+        sent.extend(packets)
+
+    sender._send_rtcp = keep
+    report_due_times(sender, track)
+    reader = asyncio.create_task(track.recv())
+    await asyncio.sleep(0)
+    track.offer(make_frame(0))
+    await reader
+    now = 3_900_000_000 << 32
+    info = RtcpSenderInfo(ntp_timestamp=now, rtp_timestamp=0, packet_count=1, octet_count=1)
+    await sender._send_rtcp([RtcpSrPacket(ssrc=1, sender_info=info)])
+    assert 0.5 <= (now - sent[0].sender_info.ntp_timestamp) / (1 << 32) < 1.5
+    nothing = RtcpSenderInfo(ntp_timestamp=0, rtp_timestamp=0, packet_count=0, octet_count=0)
+    await sender._send_rtcp([RtcpSrPacket(ssrc=1, sender_info=nothing)])
+    assert sent[1].sender_info.ntp_timestamp == 0, "nothing was sent yet"
+    await connection.close()
+    await track.aclose()
+
+
+def test_aiortc_still_sends_its_reports_where_we_correct_them():
+    assert "self._send_rtcp(packets)" in inspect.getsource(RTCRtpSender._run_rtcp)
