@@ -237,6 +237,8 @@ head.addEventListener("speaking", ({ detail }) => {
   arrange();
 });
 head.addEventListener("caption", ({ detail }) => captions.show(detail));
+// A caption that was on its way when Stop was pressed.
+head.addEventListener("interrupted", () => captions.clear());
 head.addEventListener("error", ({ detail }) => tell(detail));
 
 function stop() {

@@ -22,6 +22,7 @@ from typing import Any
 
 from playwright.sync_api import Error as BrowserError
 
+from engine.errors import VisavisError
 from tests.benchmarks import measures, model_figures, sounds, sync
 from tests.benchmarks.analysis import Unmeasurable
 from tests.benchmarks.browser import BrowserMissing, find_chromium, open_browser
@@ -83,18 +84,21 @@ ROWS = (
 def main() -> int:
     """Measures and reports; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.live", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="shorter runs, in a minute and a half")
+    parser.add_argument("--quick", action="store_true", help="shorter runs, about three minutes in all")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"any of: {', '.join(PARTS)}")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the figures go (default: .bench/live.json)")
     parser.add_argument("--avatar", default="", help="the face; the server's own choice when left out")
     args = parser.parse_args()
     started_s = time.monotonic()
     report = _Report(args.only or DEFAULT_PARTS)
+    lengths = QUICK if args.quick else FULL
     try:
-        find_chromium()
-        _measure(report, QUICK if args.quick else FULL, args.avatar)
-    except (BrowserMissing, ServerFailed) as error:
-        report.failed("server", str(error))
+        if set(report.parts) - {"model"}:
+            find_chromium()
+            _measure_session(report, lengths, args.avatar)
+    except (BrowserMissing, BrowserError, ServerFailed) as error:
+        report.failed("session", str(error))
+    report.measure("model", lambda: model_figures.measure(lengths.clips))
     figures = report.figures(time.monotonic() - started_s, args.quick)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(figures, indent=2) + "\n")
@@ -122,7 +126,7 @@ class _Report:
         load = os.getloadavg()[0]
         try:
             self.results[part] = work()
-        except (Unmeasurable, ServerFailed, BrowserError) as error:
+        except (Unmeasurable, ServerFailed, BrowserError, VisavisError) as error:
             self.failed(part, str(error))
         else:
             self.results[part]["load_before"] = round(load, 2)
@@ -154,7 +158,7 @@ class _Report:
         }
 
 
-def _measure(report: _Report, lengths: Lengths, avatar: str) -> None:
+def _measure_session(report: _Report, lengths: Lengths, avatar: str) -> None:
     arguments = ("--avatar", avatar) if avatar else ()
     with tempfile.TemporaryDirectory(prefix="visavis-bench-") as scratch:
         folder = Path(scratch)
@@ -177,7 +181,6 @@ def _measure(report: _Report, lengths: Lengths, avatar: str) -> None:
                 report.measure("interrupts", lambda: measures.interrupts(server, browser, folder, lengths))
         report.measure("stages", lambda: measures.stages(folder / "trace.log", arguments, bursts_wav, seconds))
         report.measure("skew", lambda: sync.skew(folder / "probe.log", arguments, lengths))
-    report.measure("model", lambda: model_figures.measure(lengths.clips))
 
 
 def _machine() -> dict[str, Any]:

@@ -40,7 +40,6 @@ SAY = (
     " river and how rarely anyone along the way had ever really wanted to know where all the water was going"
 )
 INTERRUPT_QUIET_MS = 800
-FIRST_FRAME_TIMEOUT_MS = 15_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +194,8 @@ def stages(log: Path, arguments: tuple[str, ...], microphone: Path, seconds: flo
         notes = [note for note in diary if note["kind"] == kind]
         sound = Sound(np.array([note["at_ms"] for note in notes]), np.array([note["level"] for note in notes]))
         starts = analysis.onsets(sound, SOUND_LEVEL, QUIET_MS)
+        if not len(starts):
+            raise Unmeasurable(f"the server's diary has no sound that it {kind}")
         return starts[np.minimum(np.searchsorted(starts, spoken), len(starts) - 1)]
 
     heard, left = begins("heard"), begins("left")
@@ -262,13 +263,11 @@ def _interrupt(page: MeasuringPage, times: random.Random, what: dict[str, str]) 
 
 
 # Runs before the product's page does: the moment it opens a connection, and the moment its picture is first visible.
-_WATCH_FIRST_FRAME = f"""
-const LIMIT_MS = {FIRST_FRAME_TIMEOUT_MS};
-""" + """
+_WATCH_FIRST_FRAME = """
 const Native = window.RTCPeerConnection;
 const first = { connect: null };
 first.shown = new Promise((resolve, reject) => {
-  setTimeout(() => reject(new Error("no picture came")), LIMIT_MS);
+  setTimeout(() => reject(new Error("no picture came")), 15_000);
   const play = HTMLMediaElement.prototype.play;
   HTMLMediaElement.prototype.play = function () {
     this.requestVideoFrameCallback?.((now, frame) => resolve(frame.expectedDisplayTime));

@@ -18,6 +18,9 @@ BITS = CELLS - 2
 STRIP_SHARE = 1 / 16
 """Height of the strip, as a share of the picture's height."""
 
+FLASH_SHARE = 1 / 8
+"""Side of the square that flashes, likewise."""
+
 BEEP_HZ = 1000
 BEEP_LEVEL = 0.5
 CYCLE_FRAMES = 127
@@ -33,18 +36,23 @@ def is_beat(number: int) -> bool:
 
 
 def stamp(image: np.ndarray, number: int) -> np.ndarray:
-    """A copy of a picture with its number on it; white below the strip on a beat.
+    """A copy of a picture with its number on it, and on a beat a white square below the strip.
+
+    The square is small on purpose: a whole white picture is a scene cut, which costs the encoder and the network more
+    than the pictures that are sent otherwise, and comes late for it.
 
     Args:
         image: (H, W, 3) uint8; W is at least ``CELLS``.
         number: what to write, modulo 2 ** ``BITS``.
     """
     height, width = image.shape[:2]
-    marked = np.full_like(image, 255) if is_beat(number) else image.copy()
+    marked = image.copy()
     bits = [1, 0, *((number >> bit) & 1 for bit in range(BITS))]
+    top, side = int(height * STRIP_SHARE), int(height * FLASH_SHARE)
+    marked[top : top + side, :side] = 255 * is_beat(number)
     edges = np.linspace(0, width, CELLS + 1).round().astype(int)
     for bit, first, end in zip(bits, edges[:-1], edges[1:], strict=True):
-        marked[: int(height * STRIP_SHARE), first:end] = 255 * bit
+        marked[:top, first:end] = 255 * bit
     return marked
 
 

@@ -122,7 +122,7 @@ def test_interrupt_ends_speech_at_once(visit, way):
         visited.page.keyboard.press("Escape")
     visited.until("!visavis.speaking")
     assert time.monotonic() - started_s < 2
-    assert visited.js("document.querySelector('#captions').hidden && document.querySelector('#stop').hidden")
+    visited.until("document.querySelector('#captions').hidden && document.querySelector('#stop').hidden")
     visited.until_silent()
     assert not visited.js("visavis.speaking"), "eight sentences last far longer than this test"
 

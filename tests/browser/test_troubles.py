@@ -114,3 +114,17 @@ def test_lost_server_is_noticed_and_found_again(visit, server):
         server.process.send_signal(signal.SIGCONT)
     visited.alive()
     assert visited.js("document.querySelector('#veil').hidden")
+
+
+def test_missing_route_for_media_is_explained(visit):
+    # An answer without candidates is what a page sees of a server whose UDP is blocked.
+    visited = visit(
+        script="""
+            const original = RTCPeerConnection.prototype.setRemoteDescription;
+            RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+                return original.call(this, { type, sdp: sdp.replace(/a=(candidate:.*|end-of-candidates)\\r\\n/g, "") });
+            };"""
+    )
+    visited.until("document.querySelector('#veil').dataset.code === 'no_route'")
+    words = visited.js("document.querySelector('#veil').innerText")
+    assert "No route for sound and picture" in words and "allow UDP" in words

@@ -57,7 +57,8 @@ def test_it_says_where_it_is_when_it_answers_and_stops_in_time(avatars_dir, numb
         told_s = time.monotonic()
         process.send_signal(number)
         out, err = process.communicate(timeout=10)
-        assert time.monotonic() - told_s < 2
+        # It takes 0.25 s of CPU time, but test machines are shared.
+        assert time.monotonic() - told_s < 10
         assert process.returncode == 0
         assert "Traceback" not in out + err
 

@@ -46,12 +46,14 @@ function generate(picture, sound) {
 }
 
 function draw(context, number) {
-  context.fillStyle = isBeat(number) ? "#fff" : "#555";
+  context.fillStyle = "#555";
   context.fillRect(0, 0, SIDE, SIDE);
   // Something that moves, so that the encoder has work.
   context.fillStyle = "#a64";
   context.fillRect(((number * 7) % SIDE) - 40, SIDE * 0.8, 80, 60);
   const cell = SIDE / STRIP_CELLS;
+  context.fillStyle = isBeat(number) ? "#fff" : "#000";
+  context.fillRect(0, cell * 2, SIDE / 8, SIDE / 8);
   for (let i = 0; i < STRIP_CELLS; i += 1) {
     const bit = i < 2 ? 1 - i : (number >> (i - 2)) & 1;
     context.fillStyle = bit ? "#fff" : "#000";
