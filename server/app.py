@@ -45,9 +45,7 @@ def create_app(config: Config, stage: Stage, static_folder: Path = STATIC_FOLDER
         heartbeat_timeout_s=config.heartbeat_timeout_s,
         idle_timeout_s=config.idle_session_s,
     )
-    sessions = Sessions(
-        stage.create_session, pool, options, metrics, config.max_sessions, config.max_session_s
-    )
+    sessions = Sessions(stage.create_session, pool, options, metrics, config.max_sessions, config.max_session_s)
     allowed = frozenset(config.allowed_origins)
     app = web.Application(
         middlewares=[

@@ -54,9 +54,7 @@ async def serve(request: web.Request, live: LiveSession) -> web.StreamResponse:
     Raises:
         InvalidInput: ``upgrade_required`` when the request is no WebSocket.
     """
-    socket = web.WebSocketResponse(
-        timeout=CLOSE_TIMEOUT_S, heartbeat=PING_INTERVAL_S, max_msg_size=MAX_MESSAGE_BYTES
-    )
+    socket = web.WebSocketResponse(timeout=CLOSE_TIMEOUT_S, heartbeat=PING_INTERVAL_S, max_msg_size=MAX_MESSAGE_BYTES)
     if not socket.can_prepare(request).ok:
         raise InvalidInput("upgrade_required", "This address is a WebSocket; ask for an upgrade.")
     await socket.prepare(request)

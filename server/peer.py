@@ -104,9 +104,7 @@ class Peer:
         self._connection.on("connectionstatechange", self._on_state)
         self._connection.on("datachannel", self.channel.attach)
         self._connection.on("track", self._on_track)
-        description = await signaling.answer(
-            self._connection, offer, codec, video, audio if offer.has_audio else None
-        )
+        description = await signaling.answer(self._connection, offer, codec, video, audio if offer.has_audio else None)
         for transceiver in self._connection.getTransceivers():
             if transceiver.kind == "video":
                 report_due_times(transceiver.sender, video)

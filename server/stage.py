@@ -96,12 +96,8 @@ class Stage:
         config = self.config
         # Independent of each other, and each releases the interpreter lock for most of its time.
         lipsync, voice, avatar = await asyncio.gather(
-            self.on_file_thread(
-                lambda: create_lipsync(config.lipsync, threads=1, precision=config.precision)
-            ),
-            self.on_file_thread(
-                lambda: create_voice(config.voice, name=config.voice_name, rate_wpm=config.voice_rate)
-            ),
+            self.on_file_thread(lambda: create_lipsync(config.lipsync, threads=1, precision=config.precision)),
+            self.on_file_thread(lambda: create_voice(config.voice, name=config.voice_name, rate_wpm=config.voice_rate)),
             self.on_file_thread(lambda: load_avatar(config.avatars_dir / self.default)),
         )
         self._voice = voice
@@ -146,9 +142,7 @@ class Stage:
         if name not in self._avatars:
             async with self._loading:
                 if name not in self._avatars:
-                    self._avatars[name] = await self.on_file_thread(
-                        lambda: load_avatar(self.config.avatars_dir / name)
-                    )
+                    self._avatars[name] = await self.on_file_thread(lambda: load_avatar(self.config.avatars_dir / name))
         return self._avatars[name]
 
     async def poster(self, name: str) -> Poster:

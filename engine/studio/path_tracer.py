@@ -178,10 +178,11 @@ def draw(scene: Scene, out: Path, size: int, samples: int, threads: int, frames:
         for thing, strands in hairs:
             move_strands(thing, strands, frame)
         if scene.borders is not None:
-            left, top, right, bottom = (float(x) for x in scene.borders[frame])
+            left, top, right, bottom = (round(float(share) * size) for share in scene.borders[frame])
             render.use_border = render.use_crop_to_border = True
-            render.border_min_x, render.border_max_x = left, right
-            render.border_min_y, render.border_max_y = 1 - bottom, 1 - top
+            # Edges are cut down to whole pixels: a little more than the pixel keeps its neighbour out.
+            render.border_min_x, render.border_max_x = (left + 0.05) / size, (right + 0.05) / size
+            render.border_min_y, render.border_max_y = (size - bottom + 0.05) / size, (size - top + 0.05) / size
         unfinished = out / f".{frame:04d}.png"
         render.filepath = str(unfinished)
         bpy.ops.render.render(write_still=True)

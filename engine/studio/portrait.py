@@ -38,6 +38,7 @@ SOURCE = (
 
 _EYE_STRIP_MARGINS = (23.5, 20, 29, 35)
 """Pixels at 512 that the strip of the eyes reaches beyond them: left, above, right, below."""
+_CRF = 9
 _FACE_ABOVE_EYES, _FACE_BELOW_MOUTH, _FACE_HALF_WIDTH = 0.95, 0.95, 1.15
 
 
@@ -119,7 +120,7 @@ def draw_loop(stage: Stage, tracer: Tracer, work: Path) -> None:
     tracer.draw(stage.scene(moments), work / "loop", list(keys))
     between = [frame for frame in range(len(moments)) if frame not in keys]
     strip = np.array(eye_strip(stage.landmarks(moments, tracer.size), tracer.size), np.float32)
-    borders = np.tile((strip + 0.05) / tracer.size, (len(moments), 1))
+    borders = np.tile(strip / tracer.size, (len(moments), 1))
     scene = stage.scene(moments, borders)
     seen = [part for part in scene.parts if part.name not in ("clothes", "teeth", "tongue")]
     tracer.draw(replace(scene, parts=seen), work / "eyes", between)
@@ -148,7 +149,8 @@ def build_avatar(stage: Stage, name: str, size: int, work: Path, out: Path) -> A
         landmarks=landmarks,
         boxes=face_boxes(landmarks),
     )
-    write_avatar(out / name, avatar)
+    # Finer than the default: the step from the last picture to the loop's first, a key picture, is seen least so.
+    write_avatar(out / name, avatar, crf=_CRF)
     return avatar
 
 

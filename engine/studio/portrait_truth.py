@@ -65,10 +65,8 @@ def truth_scene(stage: Stage, moment: Moment, box: np.ndarray, mouths: Sequence[
     """
     y1, y2, x1, x2 = (int(value) for value in box)
     edges = np.array([x1 - MARGIN_PX, y1 - MARGIN_PX, x2 + MARGIN_PX, y2 + MARGIN_PX], np.float32)
-    # A hair's breadth inside the pixel, so that rounding cannot take the neighbour.
-    border = (edges + 0.05) / size
     moments = [replace(moment, mouth=mouth if mouth.any() else None) for mouth in mouths]
-    return stage.scene(moments, np.tile(border, (len(moments), 1)))
+    return stage.scene(moments, np.tile(edges / size, (len(moments), 1)))
 
 
 def pose_boxes(stage: Stage, moments: Sequence[Moment], size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -56,9 +56,7 @@ async def test_an_offer_is_answered_with_a_session(server):
 
 async def test_configured_ice_servers_come_with_the_answer(aiohttp_client):
     server = await serve(aiohttp_client, ice_servers=("stun:192.0.2.99:3478",))
-    assert (await (await server.client.get("/config.json")).json())["ice_servers"] == [
-        {"urls": "stun:192.0.2.99:3478"}
-    ]
+    assert (await (await server.client.get("/config.json")).json())["ice_servers"] == [{"urls": "stun:192.0.2.99:3478"}]
 
 
 async def test_unknown_members_of_an_offer_are_ignored(server):
@@ -282,9 +280,7 @@ JSON_ROUTES = ["/offer", "/sessions/{}/say", "/sessions/{}/mirror"]
 @pytest.mark.parametrize("route", JSON_ROUTES)
 @pytest.mark.parametrize("body", [b"", b"{", b"{'a':1}", b"\xff\xfe", b"[" * 60_000])
 async def test_bad_json_is_refused(server, session, route, body):
-    response = await server.client.post(
-        route.format(session), data=body, headers={"Content-Type": "application/json"}
-    )
+    response = await server.client.post(route.format(session), data=body, headers={"Content-Type": "application/json"})
     assert await error_of(response) == (400, "invalid_json")
 
 

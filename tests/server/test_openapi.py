@@ -20,9 +20,7 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 
 def test_the_document_lists_exactly_the_routes_of_the_server():
     served = {(route.method.lower(), route.path) for route in routes}
-    described = {
-        (method, path) for path, item in DOCUMENT["paths"].items() for method in item if method in METHODS
-    }
+    described = {(method, path) for path, item in DOCUMENT["paths"].items() for method in item if method in METHODS}
     assert described == served
 
 

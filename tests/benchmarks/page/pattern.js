@@ -11,8 +11,9 @@
 const FPS = 25;
 const SIDE = 512;
 const RATE = 48_000;
-const CHUNK = RATE / 100;
-const CHUNK_MS = 10;
+/** One packet's worth: as from a server, it leaves when its first sample is due, not when its last one was heard. */
+const CHUNK_MS = 20;
+const CHUNK = (RATE * CHUNK_MS) / 1000;
 const CHUNKS_PER_FRAME = 1000 / FPS / CHUNK_MS;
 const STRIP_CELLS = 32;
 const BEEP_HZ = 1000;
