@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 _WIDTHS = (24, 48, 64)
 _SLOPE = 0.2
-_FEATURES, _FOOLED = 4.0, 0.1
+_FEATURES, _FOOLED = 8.0, 0.2
 
 
 class Critic(nn.Module):

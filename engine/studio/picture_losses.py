@@ -21,7 +21,7 @@ from engine.studio.picture_data import Batch
 from engine.studio.picture_net import MOUTH_COLUMNS, MOUTH_ROWS, Layers
 
 _REGION_BOOST = 4.0
-_PHOTO, _EDGE, _FLOW, _ALPHA, _INTERIOR = 8.0, 6.0, 0.25, 2.5, 3.0
+_PHOTO, _EDGE, _FLOW, _ALPHA, _INTERIOR = 10.0, 10.0, 0.25, 3.0, 3.0
 
 
 class Seen(NamedTuple):

@@ -81,7 +81,7 @@ class Trainer:
 
         Args:
             pairs: rasterised people.
-            traced: path-traced pictures of shipped portraits, a quarter of every step once there are any.
+            traced: path-traced pictures of shipped portraits, a third of every step once there are any.
             people: people in a step, ``_MOUTHS`` pictures each.
         """
         rng = np.random.default_rng([self.step, *self._checkpoint.name.encode()])
@@ -179,7 +179,7 @@ class Trainer:
 def _mixed(pairs: Pairs, traced: Pairs | None, rng: np.random.Generator, people: int) -> Batch:
     if traced is None or not len(traced):
         return pairs.batch(rng, people, _MOUTHS)
-    few = max(1, people // 4)
+    few = max(1, people // 3)
     return joined(pairs.batch(rng, people - few, _MOUTHS), traced.batch(rng, few, _MOUTHS))
 
 
