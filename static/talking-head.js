@@ -24,6 +24,9 @@
 import { Peer, summarise } from "./peer.js";
 import { Api, DEFAULT_CONFIG, problem } from "./protocol.js";
 
+/** Sound that was on its way when an interrupt was asked for has gone by after so long; a new answer takes longer. */
+const HUSH_MS = 200;
+
 const SERVER_EVENTS = new Set(["caption", "viseme", "metrics", "error", "accepted", "interrupted"]);
 
 export class TalkingHead extends HTMLElement {
@@ -133,6 +136,7 @@ export class TalkingHead extends HTMLElement {
 
   /** Stop speaking at once; the mouth eases shut. */
   interrupt() {
+    this.#hush();
     if (this.#peer?.send({ type: "interrupt" }) || !this.#peer?.session) return;
     this.api.interrupt(this.#peer.session).catch(() => {});
   }
@@ -189,6 +193,14 @@ export class TalkingHead extends HTMLElement {
     const figures = summarise(report, this.#lastReport);
     this.#lastReport = report;
     return { ...figures, latency_ms: this.#latencyMs };
+  }
+
+  /** Silence here and now, while the interrupt travels and what is already in the browser's buffer runs out. */
+  #hush() {
+    for (const track of this.#video.srcObject?.getAudioTracks() ?? []) {
+      track.enabled = false;
+      setTimeout(() => (track.enabled = true), HUSH_MS);
+    }
   }
 
   #session() {
