@@ -31,9 +31,7 @@ def cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     return frame[rows[:, None], columns]
 
 
-def speak(
-    frame: np.ndarray, box: np.ndarray, flow: np.ndarray, interior: np.ndarray, alpha: np.ndarray
-) -> np.ndarray:
+def speak(frame: np.ndarray, box: np.ndarray, flow: np.ndarray, interior: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """The face in a box with the mouth that the network's layers describe.
 
     Args:
