@@ -1,10 +1,12 @@
 # CPU:  docker build -t visavis .
 # CUDA: docker build -t visavis:cuda --build-arg ACCELERATOR=cuda .      (run with --gpus all)
-# Run:  docker run --rm --network host visavis
+# Run:  docker run --rm --network host -e VISAVIS_HOST=127.0.0.1 visavis
 #       WebRTC media goes over UDP ports chosen at run time, so the host's network is the simplest that works.
+#       Without VISAVIS_HOST it listens on every interface: put a TLS proxy with authentication in front of it first.
 FROM python:3.11-slim-bookworm
 
-# cpu: the built-in model needs no torch, so the image leaves it out; cuda: torch's own build brings the CUDA libraries.
+# cpu: the built-in model runs on OpenVINO and needs no torch, so the image leaves it out.
+# cuda: adds torch, whose own build brings the CUDA libraries; for models that run on it (the built-in one does not).
 ARG ACCELERATOR=cpu
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -1,6 +1,7 @@
 # Visavis: `make run` starts it, `make test` checks it. Everything lives in .venv; no system package is needed.
 PYTHON ?= python3
 VENV   ?= .venv
+export VENV
 BIN    := $(VENV)/bin
 ARGS   ?=
 
@@ -14,7 +15,7 @@ run: $(VENV)/.installed  ## start the server (options: VISAVIS_* variables, or A
 	@exec $(BIN)/python -m server $(ARGS)
 
 test: $(VENV)/.installed-dev  ## run every test, in a browser too where there is one
-	@sh tests/browser/find-chromium.sh --install >/dev/null || echo "No Chromium found or installable: browser tests will be skipped."
+	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1 || echo "No Chromium found or installable: browser tests will be skipped."
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -23,7 +24,7 @@ lint: $(VENV)/.installed-dev  ## style and types
 	@$(BIN)/mypy engine server
 
 bench-live: $(VENV)/.installed-dev  ## measure a live session in Chromium; writes .bench/live.json
-	@sh tests/browser/find-chromium.sh --install >/dev/null
+	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1
 	@$(BIN)/python -m tests.benchmarks.live $(ARGS)
 
 evaluate: $(VENV)/.installed-dev  ## measure the built-in model and the avatars
@@ -41,7 +42,7 @@ $(VENV)/bin/python:
 	  { rm -rf $(VENV); echo "This Python cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
-	@echo "Installing the packages of requirements.txt (once; a few minutes) …"
+	@echo "Installing the packages of requirements.txt (once: about 2 GB, a few minutes) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 

@@ -56,7 +56,7 @@ let noticeTimer = 0;
 
 /** Say in words what went wrong; `sticky` stays until it is dismissed or settled. */
 function tell(error, { sticky = false } = {}) {
-  const words = explain(error, { name, mb: Math.floor(head.config.audio_max_bytes / 2 ** 20) });
+  const words = explain(error, { name, mb: Math.floor(head.config.audio_max_bytes / 1e6) });
   $("notice-title").textContent = words.title;
   $("notice-text").textContent = words.text;
   $("notice").dataset.code = words.code;

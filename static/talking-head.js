@@ -24,8 +24,10 @@
 import { Peer, summarise } from "./peer.js";
 import { Api, DEFAULT_CONFIG, problem } from "./protocol.js";
 
-/** Sound that was on its way when an interrupt was asked for has gone by after so long; a new answer takes longer. */
-const HUSH_MS = 200;
+/** How long a hush lasts when the server's answer to an interrupt does not come. */
+const HUSH_LIMIT_MS = 1000;
+/** Sound sent before that answer is still in the browser's buffer for so long. */
+const BUFFER_MS = 120;
 
 const SERVER_EVENTS = new Set(["caption", "viseme", "metrics", "error", "accepted", "interrupted"]);
 
@@ -39,6 +41,7 @@ export class TalkingHead extends HTMLElement {
   #source = "";
   #mirror = false;
   #latencyMs = null;
+  #unhush;
   #shown;
   #lastState = "new";
   #lastReport;
@@ -136,9 +139,9 @@ export class TalkingHead extends HTMLElement {
 
   /** Stop speaking at once; the mouth eases shut. */
   interrupt() {
-    this.#hush();
+    this.#hush(HUSH_LIMIT_MS);
     if (this.#peer?.send({ type: "interrupt" }) || !this.#peer?.session) return;
-    this.api.interrupt(this.#peer.session).catch(() => {});
+    this.api.interrupt(this.#peer.session).then(() => this.#hush(BUFFER_MS), () => {});
   }
 
   /**
@@ -196,11 +199,11 @@ export class TalkingHead extends HTMLElement {
   }
 
   /** Silence here and now, while the interrupt travels and what is already in the browser's buffer runs out. */
-  #hush() {
-    for (const track of this.#video.srcObject?.getAudioTracks() ?? []) {
-      track.enabled = false;
-      setTimeout(() => (track.enabled = true), HUSH_MS);
-    }
+  #hush(ms) {
+    clearTimeout(this.#unhush);
+    const tracks = this.#video.srcObject?.getAudioTracks() ?? [];
+    for (const track of tracks) track.enabled = false;
+    this.#unhush = setTimeout(() => tracks.forEach((track) => (track.enabled = true)), ms);
   }
 
   #session() {
@@ -216,6 +219,7 @@ export class TalkingHead extends HTMLElement {
   }
 
   #onMessage(event) {
+    if (event.type === "interrupted") this.#hush(BUFFER_MS);
     if (event.type === "pong") this.#latencyMs = Math.round(performance.now() - event.t);
     else if (event.type === "speaking") this.#setSpeaking(event);
     else if (SERVER_EVENTS.has(event.type)) this.#tell(event.type, event);

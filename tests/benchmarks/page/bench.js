@@ -96,7 +96,8 @@ class Bench {
       await seconds(0.001);
     }
     const stopped = performance.now();
-    this.head.interrupt();
+    // The server's own path: `head.interrupt()` also mutes the page at once, which would leave nothing to measure.
+    this.head.api.interrupt(this.head.session).catch(() => {});
     await seconds(quietMs / 1000);
     return { started, heard, stopped, watched: performance.now() };
   }
