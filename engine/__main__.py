@@ -4,8 +4,8 @@ Place in the flow: command line -> one module of ``engine.cli`` (or ``engine.eva
 
 Invariants:
     * only the chosen subcommand is imported, so a short command starts fast;
-    * whatever is wrong with the input is one line on standard error and exit code 2, a failure of the engine is
-      exit code 1, Ctrl-C is 130; a traceback is always a bug.
+    * whatever is wrong with the input, and a part that is not installed, is one line on standard error and exit
+      code 2, a failure of the engine is exit code 1, Ctrl-C is 130; a traceback is always a bug.
 """
 
 from __future__ import annotations
@@ -28,6 +28,24 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except ModuleNotFoundError as error:
+        # Parts are optional: a small installation leaves out the tools that train and measure, or torch.
+        missing = error.name or str(error)
+        own = missing.partition(".")[0] in ("engine", "server")
+        remedy = "run it from a complete copy of Visavis" if own else "install it with pip"
+        command = f"python -m engine {words[0]}" if words else "python -m engine"
+        print(f"visavis: {command} needs {missing}, which is not installed here; {remedy}.", file=sys.stderr)
+        return 2
+    except VisavisError as error:
+        print(f"visavis: {error.message}", file=sys.stderr)
+        return 1 if isinstance(error, BackendFailed) else 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m engine", description="Visavis without a server.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module_name, help_text) in _COMMANDS.items():
@@ -37,13 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     args = parser.parse_args(words)
-    try:
-        return args.run(args) or 0
-    except VisavisError as error:
-        print(f"visavis: {error.message}", file=sys.stderr)
-        return 1 if isinstance(error, BackendFailed) else 2
-    except KeyboardInterrupt:
-        return 130
+    return args.run(args) or 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What asyncio code here is made of: bounded channels, a wake-up call with a deadline, and tasks that never leak.
+"""What asyncio code here is made of: a bounded channel, a wake-up call with a deadline, and tasks that never leak.
 
 Place in the flow: between any two stages of a session.
 
@@ -27,16 +27,24 @@ CLOSE_TIMEOUT_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-class _Channel(Generic[T]):
-    """What both channels share: one queue, many readers, closing. Cancelling ``get`` loses nothing."""
+class DropOldest(Generic[T]):
+    """A bounded channel for what is worth most when fresh: when full, the oldest item makes room.
+
+    Any number of tasks may read; cancelling one loses nothing.
+
+    Attributes:
+        capacity: items it holds at most.
+        dropped: how many items were lost so far.
+    """
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
             raise ValueError("a channel needs room for at least one item")
         self.capacity = capacity
+        self.dropped = 0
         self._items: deque[T] = deque()
         self._closed = False
-        self._changed: set[asyncio.Future[None]] = set()
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -45,59 +53,6 @@ class _Channel(Generic[T]):
     def closed(self) -> bool:
         """True once ``close`` was called; items left inside can still be taken."""
         return self._closed
-
-    async def get(self) -> T:
-        """Takes the oldest item, waiting for one.
-
-        Raises:
-            Closed: the channel is closed and empty.
-        """
-        while not self._items:
-            if self._closed:
-                raise Closed("closed", "This channel is closed.")
-            await self._change()
-        item = self._items.popleft()
-        self._notify()
-        return item
-
-    def close(self) -> None:
-        """No more items will come; whoever waits is told. Idempotent."""
-        self._closed = True
-        self._notify()
-
-    def __aiter__(self) -> _Channel[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        try:
-            return await self.get()
-        except Closed:
-            raise StopAsyncIteration from None
-
-    async def _change(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changed.add(future)
-        try:
-            await future
-        finally:
-            self._changed.discard(future)
-
-    def _notify(self) -> None:
-        for future in self._changed:
-            if not future.done():
-                future.set_result(None)
-
-
-class DropOldest(_Channel[T]):
-    """A bounded channel for what is worth most when fresh: when full, the oldest item makes room.
-
-    Attributes:
-        dropped: how many items were lost so far.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__(capacity)
-        self.dropped = 0
 
     def put(self, item: T) -> None:
         """Appends an item; never waits. Does nothing once closed."""
@@ -113,22 +68,41 @@ class DropOldest(_Channel[T]):
         """Replaces every item that was not taken yet, in place."""
         self._items = deque(map(change, self._items))
 
-
-class Waiting(_Channel[T]):
-    """A bounded channel for what must not be lost: when full, ``put`` waits."""
-
-    async def put(self, item: T) -> None:
-        """Appends an item, waiting for room; cancelling loses just this item.
+    async def get(self) -> T:
+        """Takes the oldest item, waiting for one.
 
         Raises:
-            Closed: the channel is closed.
+            Closed: the channel is closed and empty.
         """
-        while len(self._items) >= self.capacity and not self._closed:
-            await self._change()
-        if self._closed:
-            raise Closed("closed", "This channel is closed.")
-        self._items.append(item)
+        while not self._items:
+            if self._closed:
+                raise Closed("closed", "This channel is closed.")
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            try:
+                await future
+            finally:
+                self._waiting.discard(future)
+        return self._items.popleft()
+
+    def close(self) -> None:
+        """No more items will come; whoever waits is told. Idempotent."""
+        self._closed = True
         self._notify()
+
+    def __aiter__(self) -> DropOldest[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.get()
+        except Closed:
+            raise StopAsyncIteration from None
+
+    def _notify(self) -> None:
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
 
 
 class Broadcast(Generic[T]):

@@ -77,14 +77,3 @@ class FrameClock:
         """The first frame that is due at ``time_s`` or later."""
         # The tolerance keeps a frame's own due time from rounding up to the next frame.
         return max(0, math.ceil((time_s - self.epoch_s) / FRAME_S - 1e-6))
-
-    async def wait_until(self, when_s: float) -> None:
-        """Returns at ``when_s``, at once if that has passed."""
-        if when_s <= self.source.now_s():
-            return
-        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.source.call_at(when_s, lambda: None if reached.done() else reached.set_result(None))
-        try:
-            await reached
-        finally:
-            timer.cancel()

@@ -105,7 +105,7 @@ class Config(BaseModel):
         " network.", "Server"
     )
     heartbeat_timeout_s: float = _option(
-        4.0, "A browser that was silent for so long is taken for gone, seconds.", "Server", ge=1, le=60
+        4.0, "A browser that was silent for so long is taken for gone, seconds.", "Server", ge=3, le=60
     )
 
     avatar: str = _option(

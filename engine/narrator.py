@@ -12,7 +12,8 @@ Events (``Event.type`` and the keys of its data):
 
 Invariants:
     * an event tells what has been published, so captions and visemes come when they are heard and seen;
-    * ``speaking`` true and false of one utterance come in pairs, and ``state`` changes only between idle and speaking.
+    * ``speaking`` true and false of one utterance come in pairs, and ``state`` changes only between idle and speaking;
+    * a microphone that goes quiet for a moment goes on speaking, see ``LIVE_HOLD_FRAMES``.
 """
 
 from __future__ import annotations
@@ -21,19 +22,22 @@ import numpy as np
 
 from engine.aio import Broadcast
 from engine.clock import FrameClock
-from engine.errors import VisavisError
+from engine.errors import Closed, TextInvalid, VisavisError
 from engine.metrics import EngineMetrics
 from engine.planner import REST_MOUTH
 from engine.producer import Producer
 from engine.slots import Published
 from engine.speech import Caption, Speech
-from engine.types import FPS, FRAME_MS, MOUTH_SHAPES, Event
+from engine.types import FPS, FRAME_MS, IDLE_UTTERANCE, MOUTH_SHAPES, Event
 
 EVENT_LIMIT = 256
 """Events a subscriber may leave unread; then the oldest are lost."""
 REPORT_FRAMES = 2 * FPS
 HELD_REPORT_FRAMES = FPS
 VISEME_FRAMES = 2
+LIVE_HOLD_FRAMES = 8
+"""Live speech that falls quiet counts as speaking for so long (320 ms): pauses within words are shorter, and whoever
+shows the state must not flicker. What was cut off, or was followed by something else, has ended at once."""
 
 
 class Narrator:
@@ -52,6 +56,8 @@ class Narrator:
         self._producer: Producer | None = None
         self._clock = FrameClock()
         self._heard: Speech | None = None
+        self._quiet_frames = 0
+        self._open_mouth_id = IDLE_UTTERANCE
         self._failed_id = 0
         self._held = 0
         self._frames_since_report = 0
@@ -63,13 +69,18 @@ class Narrator:
     def published(self, published: Published) -> None:
         """Tells about one frame."""
         frame, speech = published.frame, published.speech
-        if speech is not self._heard:
+        if speech is None and self._open_mouth_id:
+            self._viseme(self._open_mouth_id, REST_MOUTH)
+            self._open_mouth_id = IDLE_UTTERANCE
+        self._quiet_frames = 0 if speech is not None else self._quiet_frames + 1
+        if speech is not self._heard and not self._holds():
             self._switch(speech)
         if speech is not None and published.index is not None:
             for caption in speech.captions_until((published.index + 1) * FRAME_MS):
                 self._caption(caption, speech)
         if frame.speaking and frame.pts % VISEME_FRAMES == 0:
             self._viseme(frame.utterance_id, frame.mouth)
+            self._open_mouth_id = frame.utterance_id
         self._frames_since_report += 1
         if self._frames_since_report >= (HELD_REPORT_FRAMES if published.held else REPORT_FRAMES):
             self.report()
@@ -83,6 +94,16 @@ class Narrator:
         if utterance_id > self._failed_id:
             self._failed_id = utterance_id
             self.failed(error, utterance_id)
+
+    def nothing_said(self, speech: Speech) -> None:
+        """Tells that a text ended without any sound."""
+        error = TextInvalid("nothing_to_say", "The voice found nothing it can speak in this text; send words.")
+        self.failed(error, speech.utterance_id)
+
+    def starved(self, speech: Speech) -> None:
+        """Tells that a stream was ended because no sound came."""
+        message = f"No sound came for {speech.patience_s:g} s, so the stream was ended; open a new one."
+        self.failed(Closed("stream_stalled", message), speech.utterance_id)
 
     def report(self) -> None:
         """Tells how the machine keeps up.
@@ -106,7 +127,7 @@ class Narrator:
             caught_up=counts.caught_up,
             skipped=counts.skipped,
             unread=producer.frames.dropped,
-            backlog_ms=producer.backlog_ms,
+            backlog_ms=producer.playlist.backlog_ms,
             render_ms=round(producer.render_ms, 1),
             margin_ms=round(producer.margin_ms, 1),
         )
@@ -115,13 +136,16 @@ class Narrator:
     def _tell(self, kind: str, **data: object) -> None:
         self.events.publish(Event(kind, data, self._clock.now_s()))
 
+    def _holds(self) -> bool:
+        """Whether live speech is only quiet for a moment."""
+        heard = self._heard
+        return heard is not None and heard.live and not heard.closed and 0 < self._quiet_frames <= LIVE_HOLD_FRAMES
+
     def _switch(self, speech: Speech | None) -> None:
         before, self._heard = self._heard, speech
         if before is not None:
             self._tell("speaking", speaking=False, utterance_id=before.utterance_id, label=before.label)
         if speech is None:
-            if before is not None:
-                self._viseme(before.utterance_id, REST_MOUTH)
             self._tell("state", state="idle")
             return
         if before is None:

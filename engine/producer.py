@@ -1,7 +1,7 @@
 """Makes a session's frames, one every 40 ms: idle by default, speech when there is some, silence within a frame of an
 interrupt.
 
-Place in the flow: Speech queue -> planner -> renderer -> AvatarFrame -> channel to the edge.
+Place in the flow: Playlist -> planner -> renderer -> AvatarFrame -> channel to the edge.
 
 A frame goes through two moments. It is *committed* when its content is decided: as soon as its sound is there, at most
 ``LEAD_S`` before it is needed; else, as idle, at the last moment that leaves time to draw it (the margin). It is
@@ -31,6 +31,7 @@ from engine.errors import VisavisError
 from engine.lipsync.base import PreparedAvatar
 from engine.metrics import EngineMetrics
 from engine.planner import REST_MOUTH, SILENCE, FramePlan, FramePlanner
+from engine.playlist import Playlist
 from engine.renderer import Rendered, Renderer
 from engine.slots import ProducerCounts, Published, Slot
 from engine.speech import Catchup, Speech
@@ -68,9 +69,11 @@ class Producer:
         on_published: called with every frame as it is published.
         on_failure: called with the error and the utterance's id (0 while the mouth eases shut) when a picture could
             not be drawn; the frame shows the idle picture.
+        on_starved: called with an utterance that was ended because its source gave no more sound.
         metrics: where to count.
 
     Attributes:
+        playlist: what is said.
         frames: the published frames; drop-oldest, one consumer.
         counts: what happened so far.
     """
@@ -83,6 +86,7 @@ class Producer:
         *,
         on_published: Callable[[Published], None],
         on_failure: Callable[[VisavisError, int], None],
+        on_starved: Callable[[Speech], None],
         metrics: EngineMetrics,
     ) -> None:
         self.frames: DropOldest[AvatarFrame] = DropOldest(CHANNEL_FRAMES)
@@ -92,11 +96,10 @@ class Producer:
         self._clock = clock
         self._on_published = on_published
         self._on_failure = on_failure
+        self._on_starved = on_starved
         self._metrics = metrics
         self._pictures = prepared.avatar.frames
         self._planner = FramePlanner(IdleLoop(prepared.avatar))
-        self._queue: deque[Speech] = deque()
-        self._background: Speech | None = None
         self._playing: Speech | None = None
         self._waiting = False
         self._slots: deque[Slot] = deque()
@@ -106,6 +109,7 @@ class Producer:
         self._catchup = Catchup()
         self._last_peak = 0
         self._wake = Wake()
+        self.playlist = Playlist(self._wake.set)
         self._tasks = Tasks("producer")
 
     def start(self) -> None:
@@ -116,30 +120,12 @@ class Producer:
     async def aclose(self) -> None:
         """Ends the frames. Idempotent and time-limited."""
         await self._tasks.aclose()
-        for speech in [*self._queue, self._background]:
-            if speech is not None:
-                speech.abort()
-        self._queue.clear()
-        self._background = None
+        self.playlist.clear()
         for slot in self._slots:
             if slot.rendering is not None:
                 slot.rendering.withdraw()
         self._slots.clear()
         self.frames.close()
-
-    # What is said -------------------------------------------------------------------------------------------------
-
-    @property
-    def queued(self) -> int:
-        """Utterances that wait or play, the background not counted."""
-        self._forget_finished()
-        return len(self._queue)
-
-    @property
-    def backlog_ms(self) -> int:
-        """Sound that waits to be played, milliseconds."""
-        waiting = sum(speech.ahead_ms for speech in self._queue)
-        return waiting + (self._background.ahead_ms if self._background is not None else 0)
 
     @property
     def render_ms(self) -> float:
@@ -151,20 +137,7 @@ class Producer:
         """How long before its publication a frame is decided at the latest, milliseconds."""
         return self._margin_s() * 1000
 
-    def enqueue(self, speech: Speech) -> None:
-        """Plays an utterance after those already queued."""
-        speech.on_change = self._wake.set
-        self._queue.append(speech)
-        self._wake.set()
-
-    def set_background(self, speech: Speech | None) -> None:
-        """Plays an endless utterance whenever nothing is queued; it is aborted when something is."""
-        if self._background is not None:
-            self._background.abort()
-        self._background = speech
-        if speech is not None:
-            speech.on_change = self._wake.set
-        self._wake.set()
+    # Interrupting -------------------------------------------------------------------------------------------------
 
     def interrupt(self) -> Playback:
         """Silence from the next frame on: drops what plays and what is queued; the mouth eases shut.
@@ -172,7 +145,6 @@ class Producer:
         Returns:
             What of the utterance that was playing left the producer; its id is 0 when none was.
         """
-        self._forget_finished()
         speeches = self._speeches()
         self._silence_unread(speeches)
         playing = self._playing
@@ -181,20 +153,19 @@ class Producer:
             playing.heard_ms if playing is not None else 0,
             sum(speech.unheard_ms for speech in speeches),
         )
-        if playing is not None or self._queue:
+        if playing is not None or len(self.playlist):
             self._metrics.interrupts.inc()
         for speech in speeches:
             speech.abort()
-        self._queue.clear()
-        self._background = self._playing = None
+        self.playlist.clear()
+        self._playing = None
         self._take_back()
-        self._wake.set()
         return playback
 
     def _speeches(self) -> list[Speech]:
         """Every utterance that plays, waits, or is committed to be played."""
         committed = [slot.speech for slot in self._slots]
-        every = [self._playing, *committed, *self._queue, self._background]
+        every = [self._playing, *committed, *self.playlist]
         return list({id(speech): speech for speech in every if speech is not None}.values())
 
     def _silence_unread(self, speeches: list[Speech]) -> None:
@@ -235,24 +206,11 @@ class Producer:
     def _margin_s(self) -> float:
         return min(_MARGIN_MOST_S, max(_MARGIN_LEAST_S, 1.25 * self._render_s + 0.004))
 
-    def _forget_finished(self) -> None:
-        while self._queue and self._queue[0].finished:
-            self._queue.popleft()
-
-    def _current(self) -> Speech | None:
-        """The utterance the next frame belongs to."""
-        self._forget_finished()
-        if self._queue and (self._queue[0].started or self._queue[0].frames_ready):
-            if self._background is not None:
-                self.set_background(None)
-            return self._queue[0]
-        return self._background
-
     def _commit(self, now_s: float) -> None:
         """Commits every frame that can or must be."""
         while True:
             publish_s = self._handout_s(len(self._slots))
-            speech = self._current()
+            speech = self.playlist.current()
             if publish_s - _lead_s(speech) > now_s + _EPSILON_S:
                 return
             latest_s = publish_s - self._margin_s()
@@ -269,11 +227,11 @@ class Producer:
         index, mel, audio = speech.next()
         self._waiting = False
         self._last_peak = int(np.abs(audio.astype(np.int32)).max())
-        gated = speech is self._background
+        gated = speech is self.playlist.background
         self._append(self._planner.speak(mel, audio, speech.utterance_id, gated=gated), speech, index)
 
     def _commit_rest(self, speech: Speech | None) -> None:
-        if speech is self._background:
+        if speech is self.playlist.background:
             speech = None
         if speech is not None and not self._waiting:
             self._waiting = True
@@ -350,7 +308,7 @@ class Producer:
     def _next_moment_s(self) -> float:
         """When there is something to do, if nothing happens before."""
         publish_s = self._handout_s(len(self._slots))
-        speech = self._current()
+        speech = self.playlist.current()
         ready = speech is not None and speech.frames_ready > 0
         commit_s = publish_s - (_lead_s(speech) if ready else self._margin_s())
         return min(commit_s, self._handout_s(0)) if self._slots else commit_s
@@ -374,6 +332,8 @@ class Producer:
         # A microphone that is open but quiet is not playing.
         self._playing = slot.speech if frame.speaking or slot.index is None else None
         self._on_published(Published(frame, self._playing, slot.index, held))
+        if (starved := self.playlist.end_starved()) is not None:
+            self._on_starved(starved)
 
     def _count(self, frame: AvatarFrame, held: bool, lost: int, now_s: float) -> None:
         self.counts.frames += 1

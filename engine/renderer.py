@@ -34,7 +34,7 @@ from engine.metrics import EngineMetrics
 
 QUEUE_LIMIT = 256
 """Jobs that may wait: three for each of some eighty sessions, far beyond what could meet its deadline."""
-PREPARED_LIMIT = 16
+PREPARED_LIMIT = 5
 """Prepared avatars kept for sessions to come; sessions hold on to their own."""
 CLOSE_TIMEOUT_S = 3.0
 
@@ -193,23 +193,6 @@ class Renderer:
             self.metrics.render_queue.set(len(self._queue))
             self._condition.notify()
         return rendering
-
-    async def render(self, job: LipJob, deadline_s: float) -> Rendered:
-        """Renders one picture; cancelling withdraws it.
-
-        Raises:
-            BackendFailed: the model failed.
-            Busy: the queue is full.
-            Closed: before or during the work.
-        """
-        rendering = self.submit(job, deadline_s)
-        try:
-            return await rendering.result
-        except asyncio.CancelledError:
-            rendering.withdraw()
-            if self._closing:
-                raise Closed("renderer_closed", "The renderer was closed.") from None
-            raise
 
     async def aclose(self) -> None:
         """Drops what waits, lets the threads finish what they began, at most some seconds. Idempotent."""

@@ -27,13 +27,13 @@ from engine.aio import Subscription, Tasks
 from engine.audio.pcm import PlayoutResampler
 from engine.avatar.bundle import Avatar
 from engine.clock import FrameClock
-from engine.conversation.tts.base import SpeechPiece, Voice, Word
+from engine.conversation.tts.base import SpeechPiece, Voice, Word, is_speakable
 from engine.errors import AudioInvalid, BackendFailed, Busy, Closed, TextInvalid, VisavisError
 from engine.metrics import EngineMetrics
 from engine.narrator import Narrator
 from engine.producer import HANDOUT_S, Producer
 from engine.renderer import Renderer
-from engine.speech import Caption, Speech
+from engine.speech import Caption, Speech, SpeechStream, require_playout
 from engine.types import PLAYOUT_RATE, AvatarFrame, Event, Playback
 
 # A sentence is resampled in steps of this length, so that frames leave in between.
@@ -49,7 +49,8 @@ class SessionLimits:
     Attributes:
         text_chars: longest text of one ``say``.
         queued: utterances waiting or playing; one more raises Busy.
-        audio_s: longest sound of one ``play``, seconds.
+        audio_s: longest sound of one ``play``, and of all that wait to be played together, seconds: whole sounds are
+            held in memory, 96 kB a second.
     """
 
     text_chars: int = 2000
@@ -59,38 +60,9 @@ class SessionLimits:
 
 DEFAULT_LIMITS = SessionLimits()
 
-
-class SpeechStream:
-    """Sound that arrives while it is played; from ``Session.open_stream``.
-
-    Attributes:
-        utterance_id: of everything pushed here.
-    """
-
-    def __init__(self, speech: Speech) -> None:
-        self.utterance_id = speech.utterance_id
-        self._speech = speech
-
-    async def push(self, samples: np.ndarray) -> None:
-        """Appends (n,) int16 mono 48 kHz, any n.
-
-        A live stream never waits: what is too late to be played is dropped, so the delay stays small. Any other
-        waits while much is ahead, so memory stays bounded and nothing is lost. Cancelling loses what was not
-        appended yet.
-
-        Raises:
-            AudioInvalid: ``audio_format``, not int16 mono.
-            Closed: the stream was ended or interrupted, or the session closed.
-        """
-        _require_playout(samples)
-        if self._speech.live:
-            self._speech.push(samples)
-        else:
-            await self._speech.feed(samples)
-
-    async def end(self) -> None:
-        """No more sound will come; what is there plays to its end. Idempotent."""
-        self._speech.end()
+STREAM_PATIENCE_S = 10.0
+"""A stream that is not live is ended when it was its turn and no sound came for so long, so that what waits behind it
+is heard. A sentence of a slow voice takes a few seconds."""
 
 
 class Session:
@@ -132,6 +104,7 @@ class Session:
         self._tasks = Tasks("session")
         self._producer: Producer | None = None
         self._ids = itertools.count(1)
+        self._sounds: list[tuple[Speech, int]] = []
         self._requests: deque[tuple[Speech, Callable[[Speech], Awaitable[None]]]] = deque()
         self._feeder: asyncio.Task[None] | None = None
         self._mirroring = False
@@ -161,6 +134,7 @@ class Session:
             self.clock,
             on_published=self._narrator.published,
             on_failure=self._narrator.picture_failed,
+            on_starved=self._narrator.starved,
             metrics=self._metrics,
         )
         self._narrator.watch(self._producer, self.clock)
@@ -170,7 +144,7 @@ class Session:
     # What it is asked to say --------------------------------------------------------------------------------------
 
     def say(self, text: str) -> int:
-        """Queues text to speak.
+        """Queues text to speak. When the voice makes no sound of it, an error event ``nothing_to_say`` tells.
 
         Args:
             text: plain text, at most ``limits.text_chars`` characters.
@@ -183,14 +157,14 @@ class Session:
             Busy: ``queue_full``.
             Closed: not started, or closed.
         """
-        if not text.strip():
-            raise TextInvalid("text_empty", "There is no text to say.")
         if len(text) > self._limits.text_chars:
             raise TextInvalid(
                 "text_too_long",
                 f"The text has {len(text)} characters; at most {self._limits.text_chars} can be said at once.",
             )
-        return self._request(partial(self._speak, text), "text")
+        if not is_speakable(text):
+            raise TextInvalid("text_empty", "There is no text to say; send words.")
+        return self._request(partial(self._speak, text), "text").utterance_id
 
     def play(self, samples: np.ndarray, label: str = "") -> int:
         """Queues a whole sound.
@@ -204,27 +178,53 @@ class Session:
 
         Raises:
             AudioInvalid: ``audio_format``, ``audio_empty`` or ``audio_too_long``.
-            Busy: ``queue_full``.
+            Busy: ``queue_full``: too many utterances wait, or more than ``limits.audio_s`` of sound would.
             Closed: not started, or closed.
         """
-        _require_playout(samples)
+        require_playout(samples)
         if not len(samples):
             raise AudioInvalid("audio_empty", "The sound has no samples.")
         if len(samples) > self._limits.audio_s * PLAYOUT_RATE:
             raise AudioInvalid("audio_too_long", f"The sound is longer than {self._limits.audio_s:.0f} s.")
-        return self._request(partial(Speech.feed, samples=samples), label)
+        self._require_started()
+        self._sounds = [(speech, size) for speech, size in self._sounds if not speech.finished]
+        waiting = sum(max(0, size - speech.taken_samples) for speech, size in self._sounds)
+        if waiting + len(samples) > self._limits.audio_s * PLAYOUT_RATE:
+            raise Busy(
+                "queue_full",
+                f"{waiting / PLAYOUT_RATE:.0f} s of sound wait to be heard; with this one it would be more than the "
+                f"{self._limits.audio_s:g} s allowed. Interrupt, or send it when some of it was heard.",
+            )
+        speech = self._request(partial(Speech.feed, samples=samples), label)
+        self._sounds.append((speech, len(samples)))
+        return speech.utterance_id
 
-    def open_stream(self, *, live: bool = False) -> SpeechStream:
-        """Queues an utterance whose sound is pushed while it plays.
-
-        Args:
-            live: the sound is being made now, so a small delay matters more than completeness.
+    def require_room(self) -> None:
+        """Says at once what ``play`` would say after a long upload.
 
         Raises:
             Busy: ``queue_full``.
             Closed: not started, or closed.
         """
-        return SpeechStream(self._enqueue("stream", live=live))
+        if len(self._require_started().playlist) >= self._limits.queued:
+            raise Busy("queue_full", "Too much is waiting to be said; interrupt, or wait until some of it was heard.")
+
+    def open_stream(self, *, live: bool = False) -> SpeechStream:
+        """Queues an utterance whose sound is pushed while it plays.
+
+        Unless it is live it is ended, with an error event ``stream_stalled``, when it is its turn and no sound comes
+        for ``STREAM_PATIENCE_S``.
+
+        Args:
+            live: the sound is being made now, so a small delay matters more than completeness; pauses are welcome.
+
+        Raises:
+            Busy: ``queue_full``.
+            Closed: not started, or closed.
+        """
+        speech = self._enqueue("stream", live=live)
+        speech.patience_s = None if live else STREAM_PATIENCE_S
+        return SpeechStream(speech)
 
     def hear(self, samples: np.ndarray) -> None:
         """Takes microphone sound; never blocks. Ignored unless mirroring, and while something else is said.
@@ -235,10 +235,10 @@ class Session:
         if not self._mirroring or self._closed or self._producer is None:
             return
         if self._microphone is None or self._microphone.closed:
-            if self._producer.queued:
+            if len(self._producer.playlist):
                 return
             self._microphone = self._speech("microphone", live=True)
-            self._producer.set_background(self._microphone)
+            self._producer.playlist.set_background(self._microphone)
         self._microphone.push(samples)
 
     def set_mirror(self, on: bool) -> None:
@@ -247,7 +247,7 @@ class Session:
         if not on and self._microphone is not None:
             self._microphone = None
             if self._producer is not None:
-                self._producer.set_background(None)
+                self._producer.playlist.set_background(None)
 
     async def interrupt(self) -> Playback:
         """Silence from the next frame on: drops what is playing, queued and being spoken; the mouth eases shut.
@@ -261,6 +261,7 @@ class Session:
             return Playback(0, 0, 0)
         playback = self._producer.interrupt()
         self._requests.clear()
+        self._sounds.clear()
         feeder, self._feeder = self._feeder, None
         if feeder is not None:
             await self._tasks.cancel(feeder)
@@ -304,20 +305,18 @@ class Session:
         return Speech(next(self._ids), window, live=live, label=label, created_s=self.clock.now_s())
 
     def _enqueue(self, label: str, *, live: bool = False) -> Speech:
-        producer = self._require_started()
-        if producer.queued >= self._limits.queued:
-            raise Busy("queue_full", "Too much is waiting to be said; interrupt, or wait until some of it was heard.")
+        self.require_room()
         speech = self._speech(label, live=live)
-        producer.enqueue(speech)
+        self._require_started().playlist.add(speech)
         return speech
 
-    def _request(self, source: Callable[[Speech], Awaitable[None]], label: str) -> int:
+    def _request(self, source: Callable[[Speech], Awaitable[None]], label: str) -> Speech:
         """Queues an utterance whose sound ``source`` makes."""
         speech = self._enqueue(label)
         self._requests.append((speech, source))
         if self._feeder is None or self._feeder.done():
             self._feeder = self._tasks.start(self._feed_requests(), "feeder")
-        return speech.utterance_id
+        return speech
 
     async def _feed_requests(self) -> None:
         """Makes the sound of one utterance after the other; ends when there is none left."""
@@ -341,6 +340,8 @@ class Session:
         async with aclosing(pieces):  # type: ignore[type-var]  # the protocol promises an async generator
             async for piece in pieces:
                 await self._speak_piece(piece, speech)
+        if not speech.total_samples and not speech.closed:
+            self._narrator.nothing_said(speech)
 
     async def _speak_piece(self, piece: SpeechPiece, speech: Speech) -> None:
         start_ms = speech.total_samples * 1000 // PLAYOUT_RATE
@@ -366,8 +367,3 @@ class Session:
         if self._producer is None:
             raise Closed("session_not_started", "This session was not started.")
         return self._producer
-
-
-def _require_playout(samples: np.ndarray) -> None:
-    if samples.dtype != np.int16 or samples.ndim != 1:
-        raise AudioInvalid("audio_format", "Sound must be int16, mono, 48 kHz.")

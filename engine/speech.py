@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.audio.window import MelWindow, RollingWindows
 from engine.conversation.tts.base import Word
-from engine.errors import Closed
+from engine.errors import AudioInvalid, Closed
 from engine.types import FRAME_MS, FRAME_SAMPLES, PLAYOUT_RATE
 
 AHEAD_S = 20.0
@@ -59,8 +59,7 @@ class Speech:
 
     Attributes:
         on_change: called when new sound, an end or an abort may change what the producer does next.
-        dropped_frames: frames of live sound that were skipped to catch up.
-        heard_samples: sound that left the producer.
+        patience_s: how long its source may leave listeners without sound before it is ended; None: for ever.
     """
 
     def __init__(
@@ -71,8 +70,10 @@ class Speech:
         self.live = live
         self.created_s = created_s
         self.on_change: Callable[[], None] = lambda: None
-        self.dropped_frames = 0
-        self.heard_samples = 0
+        self.patience_s: float | None = None
+        self._heard_frames = 0
+        # By how much the last frame heard is shorter than a frame; only the very last one can be.
+        self._heard_short_samples = 0
         self._windows = RollingWindows(window)
         self._captions: deque[Caption] = deque()
         self._aborted = False
@@ -105,9 +106,14 @@ class Speech:
         return self._windows.total_samples
 
     @property
+    def taken_samples(self) -> int:
+        """Sound taken by the producer or skipped, 48 kHz samples; whole frames."""
+        return self._windows.index * FRAME_SAMPLES
+
+    @property
     def ahead_ms(self) -> int:
         """Sound that waits, milliseconds."""
-        return max(0, self.total_samples - self._windows.index * FRAME_SAMPLES) * 1000 // PLAYOUT_RATE
+        return max(0, self.total_samples - self.taken_samples) * 1000 // PLAYOUT_RATE
 
     def push(self, samples: np.ndarray) -> None:
         """Appends (n,) int16 mono 48 kHz without waiting; live sound that is too old makes room.
@@ -132,8 +138,7 @@ class Speech:
         """
         start = 0
         while True:
-            room = self.total_samples - self._windows.index * FRAME_SAMPLES
-            room = max(0, _AHEAD_SAMPLES - room)
+            room = max(0, _AHEAD_SAMPLES - (self.total_samples - self.taken_samples))
             if self.closed or room or not len(samples):
                 self.push(samples[start : start + room])
                 start += room
@@ -174,7 +179,6 @@ class Speech:
         _, _, audio = self._windows.next()
         if self._bridge_from is None:
             self._bridge_from = audio[:_BRIDGE_SAMPLES]
-        self.dropped_frames += 1
         self._room.set()
 
     def end(self) -> None:
@@ -191,11 +195,19 @@ class Speech:
 
     def heard(self, index: int) -> None:
         """Notes that frame ``index`` left the producer."""
-        self.heard_samples = min((index + 1) * FRAME_SAMPLES, self.total_samples)
+        self._heard_frames += 1
+        self._heard_short_samples = max(0, (index + 1) * FRAME_SAMPLES - self.total_samples)
 
     def retract(self, frames: int) -> None:
         """Notes that the last ``frames`` heard were silenced after all."""
-        self.heard_samples = max(0, self.heard_samples - frames * FRAME_SAMPLES)
+        if frames:
+            self._heard_frames -= frames
+            self._heard_short_samples = 0
+
+    @property
+    def heard_samples(self) -> int:
+        """Sound that left the producer, 48 kHz samples; frames that were skipped to catch up did not."""
+        return self._heard_frames * FRAME_SAMPLES - self._heard_short_samples
 
     @property
     def heard_ms(self) -> int:
@@ -210,6 +222,44 @@ class Speech:
     def _wake(self) -> None:
         self._room.set()
         self.on_change()
+
+
+class SpeechStream:
+    """Sound that arrives while it is played; from ``Session.open_stream``.
+
+    Attributes:
+        utterance_id: of everything pushed here.
+    """
+
+    def __init__(self, speech: Speech) -> None:
+        self.utterance_id = speech.utterance_id
+        self._speech = speech
+
+    async def push(self, samples: np.ndarray) -> None:
+        """Appends (n,) int16 mono 48 kHz, any n.
+
+        A live stream never waits: what is too late to be played is dropped, so the delay stays small. Any other
+        waits while much is ahead, so memory stays bounded and nothing is lost. Cancelling loses what was not
+        appended yet.
+
+        Raises:
+            AudioInvalid: ``audio_format``, not int16 mono.
+            Closed: the stream was ended or interrupted, or the session closed.
+        """
+        require_playout(samples)
+        if self._speech.live:
+            self._speech.push(samples)
+        else:
+            await self._speech.feed(samples)
+
+    async def end(self) -> None:
+        """No more sound will come; what is there plays to its end. Idempotent."""
+        self._speech.end()
+
+
+def require_playout(samples: np.ndarray) -> None:
+    if samples.dtype != np.int16 or samples.ndim != 1:
+        raise AudioInvalid("audio_format", "Sound must be int16, mono, 48 kHz.")
 
 
 class Catchup:

@@ -51,19 +51,6 @@ MOUTH_SHAPES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class AudioChunk:
-    """20 ms of playout sound.
-
-    Attributes:
-        samples: (960,) int16 mono at 48 kHz.
-        utterance_id: the utterance it belongs to.
-    """
-
-    samples: np.ndarray
-    utterance_id: int
-
-
-@dataclass(frozen=True, slots=True)
 class AvatarFrame:
     """One 40 ms picture together with its 40 ms of sound.
 

@@ -125,6 +125,8 @@ async def say(request: web.Request) -> web.Response:
 async def audio(request: web.Request) -> web.Response:
     """Speaks a sound file after whatever is queued."""
     live = _live(request)
+    # Before many megabytes are sent for nothing.
+    live.session.require_room()
     samples = await _services(request).uploads.sound(request)
     utterance_id = live.session.play(samples, "file")
     duration_ms = len(samples) * 1000 // PLAYOUT_RATE

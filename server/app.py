@@ -67,7 +67,7 @@ def create_app(config: Config, stage: Stage, static_folder: Path = STATIC_FOLDER
     async def close_shared(_app: web.Application) -> AsyncIterator[None]:
         yield
         await sessions.aclose()
-        pool.close()
+        await pool.aclose()
         await stage.aclose()
 
     app.on_shutdown.append(end_sessions)

@@ -14,9 +14,11 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
@@ -25,6 +27,7 @@ import cv2
 import numpy as np
 from av.video.frame import PictureType
 
+from engine.config import usable_cores
 from engine.types import CHUNK_SAMPLES, FPS, PLAYOUT_RATE
 
 if TYPE_CHECKING:
@@ -47,7 +50,12 @@ OPUS_BITRATE = 48_000
 _BUFFER_S = 0.5
 """How far a picture may overdraw the steady bitrate: a key frame is worth about six ordinary ones."""
 
+CLOSE_TIMEOUT_S = 1.0
+"""How long closing waits for the pictures that are being encoded; one takes a few milliseconds."""
+
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class VideoEncoder(Protocol):
@@ -206,8 +214,8 @@ class EncoderPool:
     """
 
     def __init__(self, video_threads: int = 0) -> None:
-        """Args: video_threads: 0 picks one per core, at most four."""
-        threads = video_threads or min(4, os.cpu_count() or 1)
+        """Args: video_threads: 0 picks one per core that may be used, at most four."""
+        threads = video_threads or min(4, usable_cores())
         self._video = ThreadPoolExecutor(threads, thread_name_prefix="video-encoder")
         self._audio = ThreadPoolExecutor(1, thread_name_prefix="audio-encoder")
 
@@ -219,7 +227,24 @@ class EncoderPool:
         """Runs work on the sound thread. Cancellation as in ``video``."""
         return await asyncio.get_running_loop().run_in_executor(self._audio, work)
 
-    def close(self) -> None:
-        """Lets running work finish and drops what waits; idempotent."""
-        self._video.shutdown(wait=True, cancel_futures=True)
-        self._audio.shutdown(wait=True, cancel_futures=True)
+    async def aclose(self) -> None:
+        """Drops what waits and lets running work finish, for at most ``CLOSE_TIMEOUT_S``; idempotent."""
+        pools = (self._video, self._audio)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        loop = asyncio.get_running_loop()
+        finished = asyncio.Event()
+
+        def join() -> None:
+            for pool in pools:
+                pool.shutdown(wait=True)
+            # The loop may have given up, and ended, before the work did.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(finished.set)
+
+        threading.Thread(target=join, name="encoder-join", daemon=True).start()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await finished.wait()
+        except TimeoutError:
+            logger.warning("an encoder did not finish in %.1f s", CLOSE_TIMEOUT_S)

@@ -99,6 +99,7 @@ class Peer:
             self._options.video_bitrate,
             on_dropped=self._metrics.pictures_dropped.inc,
             on_encoded=lambda seconds: self._metrics.encode_ms.observe(seconds * 1000),
+            on_failed=lambda: self._end(EndReason.FAILED),
         )
         self._audio = audio = AvatarAudioTrack(self._session.clock, self._pool)
         self._connection.on("connectionstatechange", self._on_state)

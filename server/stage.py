@@ -4,6 +4,7 @@ Place in the flow: Config -> ``Stage.open`` -> ``Stage.create_session`` for each
 
 Invariants:
     * once open, the default avatar is loaded and prepared: the first visitor waits for nothing;
+    * beside the default and those that sessions show, few avatars stay in memory: one is a hundred megabytes or more;
     * an avatar is found by looking its name up in the list made at the start; no text of a caller becomes a path;
     * files are read on threads of the stage's own, never on the loop's default executor.
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 POSTER_QUALITY = 90
 FILE_THREADS = 2
+AVATARS_KEPT = 4
+"""Avatars that stay loaded, those that sessions show included; more only while sessions show more."""
 
 T = TypeVar("T")
 
@@ -63,7 +68,9 @@ class Stage:
         self.default = config.avatar or min(cards)
         self._renderer: Renderer | None = None
         self._voice: Voice | None = None
-        self._avatars: dict[str, Avatar] = {}
+        # The one asked for last is last.
+        self._avatars: OrderedDict[str, Avatar] = OrderedDict()
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._posters: dict[str, Poster] = {}
         self._loading = asyncio.Lock()
         self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
@@ -130,20 +137,33 @@ class Stage:
         """
         assert self._renderer is not None and self._voice is not None, "the stage is not open"
         config = self.config
-        return Session(
+        session = Session(
             await self._avatar(name),
             self._renderer,
             self._voice,
             limits=SessionLimits(config.max_text_chars, config.max_queue, config.max_audio_s),
             metrics=self.metrics,
         )
+        self._sessions.add(session)
+        return session
 
     async def _avatar(self, name: str) -> Avatar:
         if name not in self._avatars:
             async with self._loading:
                 if name not in self._avatars:
                     self._avatars[name] = await self.on_file_thread(lambda: load_avatar(self.config.avatars_dir / name))
-        return self._avatars[name]
+        avatar = self._avatars[name]
+        self._avatars.move_to_end(name)
+        self._forget_unused(name)
+        return avatar
+
+    def _forget_unused(self, wanted: str) -> None:
+        # A session that was closed counts until it is collected, which only means that its avatar stays a while.
+        pinned = {self.default, wanted, *(session.avatar.name for session in self._sessions)}
+        for name in [name for name in self._avatars if name not in pinned]:
+            if len(self._avatars) <= AVATARS_KEPT:
+                return
+            del self._avatars[name]
 
     async def poster(self, name: str) -> Poster:
         """The first idle picture of a known avatar; made once.

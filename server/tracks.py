@@ -48,6 +48,8 @@ NTP_SECOND = 1 << 32
 """Units of an NTP timestamp in a second (RFC 3550, 4)."""
 KEY_FRAME_GAP_S = 0.3
 """Requests that arrive closer together than this are one request: browsers repeat them until the answer arrives."""
+FAILURES_LIMIT = 25
+"""Pictures in a row that no encoder could be made for or could encode, about a second; then encoding has failed."""
 
 
 class Clock(Protocol):
@@ -121,6 +123,7 @@ class AvatarVideoTrack(VideoStreamTrack):
         bitrate: int,
         on_dropped: Callable[[], None] | None = None,
         on_encoded: Callable[[float], None] | None = None,
+        on_failed: Callable[[], None] | None = None,
     ) -> None:
         """
         Args:
@@ -130,6 +133,7 @@ class AvatarVideoTrack(VideoStreamTrack):
             bitrate: bits per second.
             on_dropped: called for each picture the encoder had no time for.
             on_encoded: called with the seconds each picture took to encode, waiting included.
+            on_failed: called once when no picture will come any more, though nobody stopped the track.
         """
         super().__init__()
         self._clock = clock
@@ -138,6 +142,8 @@ class AvatarVideoTrack(VideoStreamTrack):
         self._bitrate = bitrate
         self._on_dropped = on_dropped or (lambda: None)
         self._on_encoded = on_encoded or (lambda _seconds: None)
+        self._on_failed = on_failed or (lambda: None)
+        self._failures = 0
         self._encoder: VideoEncoder | None = None
         self._encoder_size = (0, 0)
         self._pictures: deque[AvatarFrame] = deque()
@@ -147,6 +153,7 @@ class AvatarVideoTrack(VideoStreamTrack):
         self._key_wanted = True
         self._key_sent_s = 0.0
         self._task = asyncio.create_task(self._encode_frames(), name="video-track-encode")
+        self._task.add_done_callback(self._encoding_ended)
 
     @property
     def late_s(self) -> float:
@@ -203,24 +210,35 @@ class AvatarVideoTrack(VideoStreamTrack):
     async def _encode(self, frame: AvatarFrame) -> av.Packet | None:
         started_s = time.monotonic()
         size = (frame.image.shape[1], frame.image.shape[0])
-        if self._encoder is None or size != self._encoder_size:
-            self._encoder = create_video_encoder(self._codec, *size, self._bitrate)
-            self._encoder_size = size
-            self._key_wanted = True
-        encoder, key_frame = self._encoder, self._key_wanted
-        if key_frame:
-            self._key_wanted = False
-            self._key_sent_s = started_s
         try:
+            if self._encoder is None or size != self._encoder_size:
+                self._encoder = create_video_encoder(self._codec, *size, self._bitrate)
+                self._encoder_size = size
+                self._key_wanted = True
+            encoder, key_frame = self._encoder, self._key_wanted
+            if key_frame:
+                self._key_wanted = False
+                self._key_sent_s = started_s
             packet = await self._pool.video(lambda: encoder.encode(frame.image, frame.pts, key_frame))
         except (av.FFmpegError, cv2.error, ValueError):
             # One picture is lost and the next comes from a fresh encoder; the viewer sees a held picture.
+            self._failures += 1
+            if self._failures >= FAILURES_LIMIT:
+                raise
             logger.exception("encoding a picture failed")
             self._encoder = None
             self._on_dropped()
             return None
+        self._failures = 0
         self._on_encoded(time.monotonic() - started_s)
         return packet
+
+    def _encoding_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        logger.error("pictures are not encoded any more", exc_info=task.exception())
+        self._ready.close()
+        self._on_failed()
 
 
 class AvatarAudioTrack(MediaStreamTrack):

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from engine.aio import Broadcast, DropOldest, Tasks, Waiting, Wake
+from engine.aio import Broadcast, DropOldest, Tasks, Wake
 from engine.clock import FrameClock
 from engine.errors import Closed
 from tests.fakes import VirtualTime
@@ -29,38 +29,20 @@ async def test_replace_changes_what_was_not_taken() -> None:
     assert [await channel.get(), await channel.get()] == [-2, 3]
 
 
-async def test_waiting_channel_loses_nothing_and_waits_for_room() -> None:
-    channel: Waiting[int] = Waiting(2)
-
-    async def fill() -> None:
-        for item in range(6):
-            await channel.put(item)
-        channel.close()
-
-    filling = asyncio.create_task(fill())
+async def test_closing_tells_readers_who_wait_and_leaves_what_is_inside() -> None:
+    channel: DropOldest[int] = DropOldest(2)
+    readers = [asyncio.create_task(channel.get()) for _ in range(2)]
     await asyncio.sleep(0)
-    assert len(channel) == 2 and not filling.done()
-    assert [item async for item in channel] == list(range(6))
-    await filling
-
-
-async def test_closing_tells_readers_and_writers_who_wait() -> None:
-    channel: Waiting[int] = Waiting(1)
-    reading = asyncio.create_task(channel.get())
-    await asyncio.sleep(0)
+    channel.put(1)
     channel.close()
-    with pytest.raises(Closed):
-        await reading
-    with pytest.raises(Closed):
-        await channel.put(1)
-    full: Waiting[int] = Waiting(1)
-    await full.put(1)
-    writing = asyncio.create_task(full.put(2))
-    await asyncio.sleep(0)
+    results = await asyncio.gather(*readers, return_exceptions=True)
+    assert results[0] == 1 and isinstance(results[1], Closed)
+    full: DropOldest[int] = DropOldest(1)
+    full.put(2)
     full.close()
+    assert await full.get() == 2
     with pytest.raises(Closed):
-        await writing
-    assert await full.get() == 1
+        await full.get()
 
 
 async def test_cancelled_get_loses_nothing() -> None:

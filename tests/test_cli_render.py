@@ -136,6 +136,7 @@ def test_mistakes_are_one_line_each(avatars_dir, tmp_path, capsys):
         ([speech, "-o", "out.avi"], "must be named *.mp4"),
         ([speech, "-o", "nowhere/out.mp4"], "No such file or directory"),
         (["--text", "  "], "nothing to say"),
+        (["--text", "\u200b"], "nothing to say"),
         (["--text", "x", "--voice-rate", "fast"], "flag --voice-rate: 'fast' cannot be used"),
         (["--text", "x", "--config", "nowhere.toml"], "nowhere.toml"),
     ):
@@ -177,6 +178,16 @@ def test_bench_tells_the_cost_of_every_stage(avatars_dir, capsys):
     assert sorted(json.loads(capsys.readouterr().out)) == sorted(f"{stage}_cpu_ms" for stage in STAGES)
     assert main(["bench", "--frames", "5", "--avatars-dir", str(avatars_dir)]) == 0
     assert "x real time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "remedy"), [("evaluate", "engine.studio", "complete copy"), ("render", "av", "with pip")]
+)
+def test_a_part_that_is_not_installed_is_one_line(command, missing, remedy):
+    code = f"import sys, engine.__main__ as tool; sys.modules[{missing!r}] = None; sys.exit(tool.main([{command!r}]))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert said.returncode == 2 and said.stdout == "" and said.stderr.count("\n") == 1
+    assert said.stderr.startswith(f"visavis: python -m engine {command} needs {missing}") and remedy in said.stderr
 
 
 def test_rendering_imports_neither_torch_nor_librosa():

@@ -33,6 +33,7 @@ LAYERS: list[tuple[str, int]] = [
     ("engine.planner", 4),
     ("engine.slots", 4),
     ("engine.speech", 4),
+    ("engine.playlist", 4),
     ("engine.producer", 4),
     ("engine.offline", 4),
     ("engine.narrator", 5),

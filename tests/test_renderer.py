@@ -10,12 +10,16 @@ from engine.avatar.bundle import Avatar
 from engine.compose import paste
 from engine.errors import BackendFailed, Busy, Closed
 from engine.lipsync.base import LipJob, PreparedAvatar
-from engine.renderer import Renderer
+from engine.renderer import Rendered, Renderer
 from tests.fakes import FakeLipSync, FakePrepared, mouth_height, tiny_avatar
 
 
 def job(avatar: Avatar, frame_index: int = 0, level: float = 2.0) -> LipJob:
     return LipJob(FakePrepared(avatar), frame_index, np.full((80, 8), level, np.float32))
+
+
+async def render(renderer: Renderer, work: LipJob) -> Rendered:
+    return await renderer.submit(work, 0.0).result
 
 
 @pytest.fixture
@@ -26,15 +30,15 @@ async def renderer(lipsync: FakeLipSync):
 
 
 async def test_picture_is_the_patch_pasted_on_its_idle_picture(renderer: Renderer, avatar: Avatar) -> None:
-    rendered = await renderer.render(job(avatar, 3), 0.0)
+    rendered = await render(renderer, job(avatar, 3))
     patch = renderer.lipsync.predict([job(avatar, 3)])[0]
     assert np.array_equal(rendered.image, paste(avatar.frames[3], patch))
     assert mouth_height(rendered.image) == 18 and rendered.mouth is not None and rendered.mouth[0] == 0.75
-    assert mouth_height((await renderer.render(job(avatar, level=SILENCE), 0.0)).image) == 0
+    assert mouth_height((await render(renderer, job(avatar, level=SILENCE))).image) == 0
 
 
 async def test_models_run_on_threads_of_their_own(renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync) -> None:
-    await renderer.render(job(avatar), 0.0)
+    await render(renderer, job(avatar))
     assert lipsync.threads == {"visavis-render-0"}
 
 
@@ -58,12 +62,9 @@ async def test_withdrawn_and_cancelled_jobs_are_never_begun(
     begun = renderer.submit(job(avatar), 0.0)
     await lipsync.first_begun()
     withdrawn, last = renderer.submit(job(avatar), 1.0), renderer.submit(job(avatar), 3.0)
-    cancelled = asyncio.create_task(renderer.render(job(avatar), 2.0))
-    await asyncio.sleep(0)
+    cancelled = renderer.submit(job(avatar), 2.0)
     assert not begun.withdraw() and withdrawn.withdraw()
-    cancelled.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await cancelled
+    cancelled.result.cancel()
     lipsync.gate.set()
     await asyncio.gather(begun.result, last.result)
     assert withdrawn.result.cancelled() and lipsync.predicted == 2
@@ -72,7 +73,7 @@ async def test_withdrawn_and_cancelled_jobs_are_never_begun(
 async def test_late_picture_is_given_up_for_a_later_one_of_its_session_only(
     renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync
 ) -> None:
-    await renderer.render(job(avatar), 0.0)
+    await render(renderer, job(avatar))
     lipsync.gate = threading.Event()
     begun = renderer.submit(job(avatar), 0.0)
     await lipsync.first_begun()
@@ -106,10 +107,10 @@ async def test_failing_model_fails_its_job_and_not_the_renderer(
 ) -> None:
     lipsync.failing = True
     with pytest.raises(BackendFailed) as caught:
-        await renderer.render(job(avatar), 0.0)
+        await render(renderer, job(avatar))
     assert caught.value.code == "render_failed" and isinstance(caught.value.__cause__, RuntimeError)
     lipsync.failing = False
-    await renderer.render(job(avatar), 0.0)
+    await render(renderer, job(avatar))
 
 
 async def test_avatar_is_prepared_once_however_many_ask(
@@ -150,7 +151,7 @@ async def test_preparing_does_not_hold_up_pictures(avatar: Avatar) -> None:
     try:
         preparing = asyncio.create_task(renderer.prepare(avatar))
         await asyncio.sleep(0)
-        await asyncio.wait_for(renderer.render(job(avatar), 0.0), 5)
+        await asyncio.wait_for(render(renderer, job(avatar)), 5)
         release.set()
         await preparing
     finally:
@@ -168,7 +169,7 @@ async def test_threads_render_side_by_side(avatar: Avatar) -> None:
 
     renderer = Renderer(Meeting(), threads=2)
     try:
-        await asyncio.gather(renderer.render(job(avatar), 0.0), renderer.render(job(avatar), 0.0))
+        await asyncio.gather(render(renderer, job(avatar)), render(renderer, job(avatar)))
     finally:
         await renderer.aclose()
 
@@ -180,17 +181,15 @@ async def test_close_drops_what_waits_finishes_what_began_and_is_idempotent(
     renderer = Renderer(lipsync)
     begun = renderer.submit(job(avatar), 0.0)
     await lipsync.first_begun()
-    waiting = asyncio.create_task(renderer.render(job(avatar), 1.0))
-    await asyncio.sleep(0)
+    waiting = renderer.submit(job(avatar), 1.0)
     closing = asyncio.create_task(renderer.aclose())
     await asyncio.sleep(0.01)
     lipsync.gate.set()
     await closing
     await renderer.aclose()
     assert begun.result.done()
-    with pytest.raises(Closed):
-        await waiting
-    for use in (renderer.render(job(avatar), 0.0), renderer.prepare(avatar)):
+    assert waiting.result.cancelled()
+    for use in (render(renderer, job(avatar)), renderer.prepare(avatar)):
         with pytest.raises(Closed):
             await use
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("visavis-render") and
@@ -213,6 +212,6 @@ async def test_close_does_not_wait_for_ever(
 
 
 async def test_renderer_counts_what_it_does(renderer: Renderer, avatar: Avatar) -> None:
-    await renderer.render(job(avatar), 0.0)
+    await render(renderer, job(avatar))
     value = renderer.metrics.registry.get_sample_value
     assert value("visavis_render_ms_count") == 1 and value("visavis_render_wait_ms_count") == 1

@@ -190,7 +190,6 @@ class Decimator:
     """
 
     LOOKAHEAD_SAMPLES = _HALF_TAPS
-    LOOKAHEAD_MS = 1000 * _HALF_TAPS / PLAYOUT_RATE
 
     _TAPS = _decimation_taps()
     _MAX_BLOCK = 32_768

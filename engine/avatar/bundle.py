@@ -97,12 +97,6 @@ class Avatar:
     boxes: np.ndarray
     fps: int = FPS
 
-    def card(self) -> AvatarCard:
-        """The avatar without its pictures."""
-        return AvatarCard(
-            self.name, self.title, self.size, self.licence, self.source, self.synthetic, self.consent
-        )
-
 
 def list_avatars(directory: Path) -> dict[str, AvatarCard]:
     """Cards of all usable avatar folders below ``directory``, by name; broken ones are logged and left out."""

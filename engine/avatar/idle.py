@@ -9,8 +9,6 @@ Invariants:
 
 from __future__ import annotations
 
-import numpy as np
-
 from engine.avatar.bundle import Avatar
 
 
@@ -23,13 +21,9 @@ class IdleLoop:
     """
 
     def __init__(self, avatar: Avatar, start: int = 0) -> None:
-        self._frames = avatar.frames
+        self._count = len(avatar.frames)
         self._start = start
 
     def index(self, sequence: int) -> int:
         """Which picture of the loop frame number ``sequence`` shows."""
-        return (self._start + sequence) % len(self._frames)
-
-    def picture(self, sequence: int) -> np.ndarray:
-        """(H, W, 3) uint8 BGR, read-only."""
-        return self._frames[self.index(sequence)]
+        return (self._start + sequence) % self._count

@@ -19,6 +19,7 @@ from engine.audio.pcm import to_playout
 from engine.avatar.bundle import avatar_folder, list_avatars, load_avatar
 from engine.config import Config, load_config
 from engine.config import add_arguments as add_options
+from engine.conversation.tts.base import is_speakable
 from engine.errors import AudioInvalid, BackendFailed, InvalidInput, NotFound, TextInvalid, VisavisError
 from engine.offline import render_offline
 from engine.recorder import Recorder
@@ -119,10 +120,10 @@ def first_avatar(config: Config) -> str:
 
 async def _spoken(text: str, config: Config) -> np.ndarray:
     """(N,) int16 mono 48 kHz of a spoken text."""
-    if not text.strip():
-        raise TextInvalid("text_empty", "There is nothing to say: the text is empty.")
     if len(text) > MAX_TEXT_CHARS:
         raise TextInvalid("text_too_long", f"The text is longer than {MAX_TEXT_CHARS} characters.")
+    if not is_speakable(text):
+        raise TextInvalid("text_empty", "There is nothing to say: the text is empty.")
     voice = registry.create_voice(config.voice, name=config.voice_name, rate_wpm=config.voice_rate)
     try:
         pieces = [to_playout(piece.samples, piece.sample_rate) async for piece in voice.speak(text)]

@@ -1,4 +1,4 @@
-"""What every lip-sync model is to the rest of Visavis: prepare an avatar once, then predict mouths for windows of sound.
+"""What every lip-sync model is to the rest of Visavis: prepare an avatar once, then predict a mouth per mel window.
 
 Place in the flow: mel window + idle frame -> LipSync -> face patch -> paste-back.
 
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from engine.avatar.bundle import Avatar
     from engine.audio.window import MelWindow
+    from engine.avatar.bundle import Avatar
 
 
 class PreparedAvatar(Protocol):

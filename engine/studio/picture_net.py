@@ -91,6 +91,7 @@ class PictureNet(nn.Module):
         self.up_c, self.mix_c = nn.Conv2d(d, c, 1), _Block(c, True)
         self.up_b, self.mix_b, self.tune_b = nn.Conv2d(c, b, 1), _Block(b, True), _Block(b, True)
         self.up_a, self.mix_a, self.tune_a = nn.Conv2d(b, a, 1), _Block(a, True), _Block(a, True)
+        self.fine_a, self.last_a = _Block(a, True), _Block(a, False)
         self.coarse = nn.Conv2d(b, 2 * len(MOUTH_SHAPES), 3, padding=1)
         self.usual = nn.Parameter(torch.zeros(1, 2 * len(MOUTH_SHAPES), COARSE_SIZE, COARSE_SIZE))
         self.leave = nn.Conv2d(a, 4 * _OUTPUTS, 3, padding=1)
@@ -126,7 +127,7 @@ class PictureNet(nn.Module):
         mixed = (fields * mouth.float()[:, :, None, None, None]).sum(1)
         coarse = functional.interpolate(mixed, scale_factor=4, mode="bilinear", align_corners=False)
         a = _window(a, 2) + _doubled(self.up_a(_window(b, 4)))
-        a = self.tune_a(self.mix_a(a, code), code)
+        a = self.last_a(self.fine_a(self.tune_a(self.mix_a(a, code), code), code))
         fine = functional.pixel_shuffle(self.leave(a).float(), 2)
         # Zero at rest and smooth: the whole mouth must be still for the gate to close.
         gate = torch.tanh(_GATE_SLOPE * mouth.float().amax(1))[:, None, None, None]

@@ -124,13 +124,13 @@ class Trainer:
             # Looking at a person once serves all of their mouths.
             seen = [features.repeat_interleave(_MOUTHS, 0) for features in self.net.encode(reference)]
             layers = self.net.decode((seen[0], seen[1], seen[2], seen[3]), batch.mouth)
-        loss, parts, seen = pair_loss(batch, layers)
+        loss, parts, windows = pair_loss(batch, layers)
         if self._critic is not None:
-            judged = critic_loss(self._critic, seen.real, seen.made.detach(), seen.opened)
+            judged = critic_loss(self._critic, windows.real, windows.made.detach(), windows.opened)
             self._critic_optimizer.zero_grad(set_to_none=True)
             judged.backward()
             self._critic_optimizer.step()
-            made = maker_loss(self._critic, seen.real, seen.made, seen.opened)
+            made = maker_loss(self._critic, windows.real, windows.made, windows.opened)
             loss = loss + made
             parts |= {"critic": float(judged.detach()), "made": float(made.detach())}
         self._optimizer.zero_grad(set_to_none=True)
@@ -277,9 +277,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     if options.command == "train":
-        trainer = Trainer(
-            options.checkpoint, options.rate, options.minutes, options.peer, critic=options.critic
-        )
+        trainer = Trainer(options.checkpoint, options.rate, options.minutes, options.peer, critic=options.critic)
         traced = Pairs(options.traced, ("",)) if options.traced else None
         trainer.run(Pairs(options.pairs, tuple(options.shards or _SEEN)), traced, options.people)
     else:

@@ -97,9 +97,7 @@ class View:
             size / 2 + (self.offset[0] - centre[0]) * scale,
             size / 2 + (self.offset[1] - centre[1]) * scale,
         )
-        return View(
-            self.rotation, self.pivot, self.target, self.distance, self.focal * scale, offset, self.roll, size
-        )
+        return View(self.rotation, self.pivot, self.target, self.distance, self.focal * scale, offset, self.roll, size)
 
 
 @dataclass(frozen=True)
@@ -233,9 +231,7 @@ def draw(
     return Drawing(image, hit, weight, nearness)
 
 
-def motion(
-    surface: Surface, target: Drawing, reference: Drawing, reference_vertices: np.ndarray, view: View
-) -> Motion:
+def motion(surface: Surface, target: Drawing, reference: Drawing, reference_vertices: np.ndarray, view: View) -> Motion:
     """Where everything seen in the target was in the reference.
 
     Args:

@@ -120,7 +120,7 @@ class FakeSession:
     async def __aiter__(self) -> AsyncIterator[AvatarFrame]:
         pts = self.clock.frame_at(self.clock.now_s())
         while not self.closed.is_set():
-            await self.clock.wait_until(self.clock.due_s(pts))
+            await asyncio.sleep(max(0.0, self.clock.due_s(pts) - self.clock.now_s()))
             yield make_frame(pts)
             pts += 1
 
@@ -128,6 +128,9 @@ class FakeSession:
         self.closed.set()
         for queue in self.queues:
             queue.put_nowait(None)
+
+    def require_room(self) -> None:
+        self._check()
 
     def _check(self) -> None:
         if self.closed.is_set():

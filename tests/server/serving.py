@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
@@ -57,10 +57,17 @@ class Server:
         return (await response.json())["session_id"]
 
 
+class _AsInProduction(TestServer):
+    """aiohttp's own test server cancels handlers whose client went away, which a real one does not."""
+
+    async def _make_runner(self, **options: Any):
+        return await super()._make_runner(**{**options, "handler_cancellation": False})
+
+
 async def serve(aiohttp_client, stage: FakeStage | None = None, **options: Any) -> Server:
     config = Config(**options)
     stage = stage or FakeStage(config)
-    client = await aiohttp_client(create_app(config, stage))
+    client = await aiohttp_client(_AsInProduction(create_app(config, stage)))
     return Server(client, stage)
 
 

@@ -10,8 +10,10 @@ import wave
 import aiohttp
 import numpy as np
 import pytest
+from aiortc.mediastreams import MediaStreamError
 
 from engine.errors import BackendFailed
+from server import tracks
 from tests.server.serving import Browser, Server, eventually, serve
 
 
@@ -172,6 +174,19 @@ async def test_a_full_queue_is_told_to_come_back(server, session):
     response = await server.client.post(f"/sessions/{session}/say", json={"text": "a"})
     assert await error_of(response) == (429, "queue_full")
     assert int(response.headers["Retry-After"]) >= 1
+
+
+async def test_a_full_queue_is_told_before_the_file_is_sent(server: Server, session: str) -> None:
+    server.session.busy = True
+    sent = []
+
+    async def body():
+        yield wav(0.1)
+        await asyncio.sleep(5)
+        sent.append(1)
+
+    response = await server.client.post(f"/sessions/{session}/audio", data=body())
+    assert await error_of(response) == (429, "queue_full") and not sent
 
 
 async def test_an_interrupt_says_what_was_played(server, session):
@@ -450,3 +465,17 @@ async def test_every_answer_carries_protective_headers(server):
         assert "unsafe" not in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "Python" not in headers.get("Server", "")
+
+
+async def test_a_session_whose_pictures_cannot_be_encoded_ends_as_failed(server, monkeypatch):
+    def create(*_):
+        raise MemoryError("no room for an encoder")
+
+    monkeypatch.setattr(tracks, "create_video_encoder", create)
+    live = server.services.sessions.get(await server.open_session())
+    # What a sender does once somebody is connected.
+    with pytest.raises(MediaStreamError):
+        await live.peer._video.recv()
+    await eventually(lambda: server.services.sessions.taken == 0)
+    metrics = await (await server.client.get("/metrics")).text()
+    assert 'visavis_sessions_ended_total{reason="failed"} 1.0' in metrics

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 
 import av
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from av.video.frame import PictureType
 
 from engine.types import CHUNK_SAMPLES
+from server import encoder as encoder_module
 from server.encoder import EncoderPool, OpusEncoder, create_video_encoder
 
 CODECS = ("H264", "VP8")
@@ -142,5 +145,34 @@ async def test_encoding_happens_on_threads_of_its_own():
         names = {await pool.video(lambda: threading.current_thread().name)}
         names.add(await pool.audio(lambda: threading.current_thread().name))
     finally:
-        pool.close()
+        await pool.aclose()
     assert sorted(name.rsplit("_", 1)[0] for name in names) == ["audio-encoder", "video-encoder"]
+
+
+async def test_closing_waits_for_the_picture_that_is_being_encoded_and_drops_the_rest():
+    pool = EncoderPool(video_threads=1)
+    done = []
+    running = asyncio.create_task(pool.video(lambda: (time.sleep(0.2), done.append(1))))
+    waiting = asyncio.create_task(pool.video(lambda: done.append(2)))
+    await asyncio.sleep(0.05)
+    await pool.aclose()
+    assert done == [1]
+    await asyncio.wait({running, waiting})
+    assert waiting.cancelled()
+    await pool.aclose()
+
+
+async def test_closing_does_not_wait_for_ever_nor_block_the_loop(monkeypatch):
+    monkeypatch.setattr(encoder_module, "CLOSE_TIMEOUT_S", 0.2)
+    pool = EncoderPool(video_threads=1)
+    release = threading.Event()
+    running = asyncio.create_task(pool.video(lambda: release.wait(10)))
+    await asyncio.sleep(0.05)
+    started_s = time.monotonic()
+    closing = asyncio.create_task(pool.aclose())
+    await asyncio.sleep(0.01)
+    assert time.monotonic() - started_s < 0.15, "the loop goes on"
+    await closing
+    assert 0.15 < time.monotonic() - started_s < 2
+    release.set()
+    assert await running

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
 from aiohttp import WSMsgType
 
+from server import pcm_socket
+from tests.server.fakes import FakeStream
 from tests.server.serving import Server, eventually, serve
 
 HELLO = {"sample_rate": 16_000, "format": "s16le"}
@@ -28,8 +31,8 @@ async def connect(server: Server, session: str, hello: dict | None = None):
     return socket
 
 
-async def expect(socket, kind: str) -> dict:
-    message = await socket.receive_json(timeout=3)
+async def expect(socket, kind: str, timeout_s: float = 3) -> dict:
+    message = await socket.receive_json(timeout=timeout_s)
     assert message["type"] == kind, message
     return message
 
@@ -187,13 +190,8 @@ async def test_the_end_of_the_session_closes_its_sockets(aiohttp_client):
     await expect_refusal(socket, "session_ended", 4404)
 
 
-async def test_a_slow_session_slows_the_sender_and_not_the_server(server, session):
-    socket = await connect(server, session)
-    await expect(socket, "ready")
-    await socket.send_bytes(pcm(0.02))
-    await expect(socket, "started")
-    stream = server.session.streams[0]
-    gate = asyncio.Event()
+def slow_down(stream, gate: asyncio.Event) -> None:
+    """Makes a stream take nothing until the gate opens, as one does whose sound is far ahead of what is heard."""
     push = stream.push
 
     async def waits(samples):
@@ -201,6 +199,20 @@ async def test_a_slow_session_slows_the_sender_and_not_the_server(server, sessio
         await push(samples)
 
     stream.push = waits
+
+
+async def begin(socket, server) -> FakeStream:
+    await expect(socket, "ready")
+    await socket.send_bytes(pcm(0.02))
+    await expect(socket, "started")
+    return server.session.streams[-1]
+
+
+async def test_a_slow_session_slows_neither_the_server_nor_the_reader(server, session):
+    socket = await connect(server, session)
+    stream = await begin(socket, server)
+    gate = asyncio.Event()
+    slow_down(stream, gate)
     for _ in range(20):
         await socket.send_bytes(pcm(0.02))
     await asyncio.sleep(0.1)
@@ -211,3 +223,113 @@ async def test_a_slow_session_slows_the_sender_and_not_the_server(server, sessio
     await expect(socket, "ended")
     assert len(stream.samples) == pytest.approx(21 * 960, abs=60)
     await socket.close()
+
+
+async def test_a_sender_whose_sound_waits_long_stays_connected(server, session, monkeypatch):
+    monkeypatch.setattr(pcm_socket, "PING_INTERVAL_S", 0.3)
+    socket = await connect(server, session)
+    stream = await begin(socket, server)
+    gate = asyncio.Event()
+    slow_down(stream, gate)
+    # More than fits into any buffer on the way, so that a reader that waits would not see the pongs behind it.
+    for _ in range(60):
+        await socket.send_bytes(pcm(1.0))
+    # Pings are answered while somebody reads.
+    reading = asyncio.create_task(expect(socket, "ended", timeout_s=8))
+    await asyncio.sleep(1.5)
+    assert not socket.closed and not reading.done()
+    gate.set()
+    await socket.send_json({"type": "end"})
+    await reading
+    assert len(stream.samples) == pytest.approx(60.02 * 48_000, abs=100)
+    await socket.close()
+
+
+async def test_an_interrupt_overtakes_a_minute_of_sound(server, session):
+    socket = await connect(server, session)
+    stream = await begin(socket, server)
+    slow_down(stream, asyncio.Event())
+    for _ in range(60):
+        await socket.send_bytes(pcm(1.0))
+    await socket.send_json({"type": "end"})
+    started_s = time.monotonic()
+    await socket.send_json({"type": "interrupt"})
+    await expect(socket, "interrupted")
+    assert time.monotonic() - started_s < 1
+    await expect(socket, "ended")
+    await socket.send_bytes(pcm(0.1))
+    assert (await expect(socket, "started"))["utterance_id"] == 2
+    await socket.send_json({"type": "end"})
+    await expect(socket, "ended")
+    assert len(server.session.streams[1].samples) == pytest.approx(4800, abs=60), "nothing of the first is left"
+    await socket.close()
+
+
+async def test_ends_are_answered_in_order_and_after_their_sound(server, session):
+    socket = await connect(server, session)
+    stream = await begin(socket, server)
+    gate = asyncio.Event()
+    slow_down(stream, gate)
+    await socket.send_bytes(pcm(0.1))
+    await socket.send_json({"type": "end"})
+    await socket.send_bytes(pcm(0.1))
+    await socket.send_json({"type": "end"})
+    with pytest.raises(asyncio.TimeoutError):
+        await socket.receive(timeout=0.1)
+    gate.set()
+    await expect(socket, "ended")
+    assert (await expect(socket, "started"))["utterance_id"] == 2
+    await expect(socket, "ended")
+    await socket.close()
+
+
+async def test_a_sender_far_too_fast_is_told_once_and_can_go_on(server, session, monkeypatch):
+    monkeypatch.setattr(pcm_socket, "BACKLOG_S", 2.0)
+    socket = await connect(server, session)
+    stream = await begin(socket, server)
+    gate = asyncio.Event()
+    slow_down(stream, gate)
+    for _ in range(8):
+        await socket.send_bytes(pcm(0.5))
+    assert (await expect(socket, "error"))["error"]["code"] == "pcm_overflow"
+    await socket.send_json({"type": "end"})
+    gate.set()
+    await expect(socket, "ended")
+    assert 2.0 <= len(stream.samples) / 48_000 < 2.8
+    await socket.send_bytes(pcm(0.1))
+    assert (await expect(socket, "started"))["utterance_id"] == 2
+    await socket.close()
+
+
+async def test_more_ends_than_may_wait_are_refused(server, session):
+    socket = await connect(server, session)
+    slow_down(await begin(socket, server), asyncio.Event())
+    await socket.send_bytes(pcm(0.02))
+    for _ in range(100):
+        await socket.send_json({"type": "end"})
+    await expect_refusal(socket, "pcm_overflow", 4429)
+    await server.end()
+
+
+async def test_what_a_sender_that_hung_up_had_sent_is_played_and_its_tasks_end(server, session):
+    socket = await connect(server, session)
+    stream = await begin(socket, server)
+    gate = asyncio.Event()
+    slow_down(stream, gate)
+    for _ in range(10):
+        await socket.send_bytes(pcm(0.1))
+    await socket.close()
+    assert not stream.ended
+    gate.set()
+    await eventually(lambda: stream.ended)
+    assert len(stream.samples) == pytest.approx(1.02 * 48_000, abs=60)
+    await eventually(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("pcm-socket")])
+
+
+async def test_the_end_of_a_session_ends_what_still_waits(server, session):
+    socket = await connect(server, session)
+    slow_down(await begin(socket, server), asyncio.Event())
+    await socket.send_bytes(pcm(1.0))
+    await server.client.delete(f"/sessions/{session}")
+    await expect_refusal(socket, "session_ended", 4404)
+    await eventually(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("pcm-socket")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from engine.avatar.bundle import write_avatar
 from engine.config import Config
 from engine.errors import ConfigInvalid, NotFound
 from engine.metrics import EngineMetrics
+from server import stage as stage_module
 from server.stage import Stage
 from tests.fakes import tiny_avatar
 from tests.server.serving import Browser, eventually, serve
@@ -52,6 +55,27 @@ async def test_the_poster_of_an_avatar_nobody_has_asked_for_does_not_load_its_lo
         pictures = [cv2.imdecode(np.frombuffer(p.jpeg, np.uint8), cv2.IMREAD_COLOR).astype(int) for p in (one, two)]
         assert np.abs(pictures[0] - pictures[1]).mean() < 2, "colours agree, loaded or not"
         assert set(stage._avatars) == {"one"}
+    finally:
+        await stage.aclose()
+
+
+async def test_few_avatars_stay_loaded_and_never_one_that_a_session_shows_goes(tmp_path):
+    names = [f"a{index}" for index in range(stage_module.AVATARS_KEPT + 3)]
+    for name in names:
+        write_avatar(tmp_path / name, tiny_avatar(name=name))
+    stage = await Stage.open(Config(avatars_dir=tmp_path, render_threads=1), EngineMetrics())
+    try:
+        shown = await stage.create_session(names[1])
+        for name in names[2:]:
+            await (await stage.create_session(name)).aclose()
+            gc.collect()
+        assert len(stage._avatars) == stage_module.AVATARS_KEPT
+        assert set(stage._avatars) == {names[0], names[1], *names[-2:]}, "the default, the shown, the newest"
+        again = await stage.create_session(names[1])
+        assert again.avatar is shown.avatar
+        several = [await stage.create_session(name) for name in names]
+        assert set(stage._avatars) == set(names), "all in use"
+        assert len(several) == len(names)
     finally:
         await stage.aclose()
 

@@ -13,7 +13,8 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket, RtcpSenderInfo, RtcpSrPacket
 
 from engine.clock import FrameClock
-from server.encoder import EncoderPool
+from server import tracks
+from server.encoder import EncoderPool, create_video_encoder
 from server.tracks import (
     AvatarAudioTrack,
     AvatarVideoTrack,
@@ -26,10 +27,10 @@ from tests.server.fakes import FakeSession, make_frame
 
 
 @pytest.fixture
-def pool():
+async def pool():
     pool = EncoderPool(video_threads=1)
     yield pool
-    pool.close()
+    await pool.aclose()
 
 
 def video_track(clock, pool, **options) -> AvatarVideoTrack:
@@ -110,6 +111,58 @@ async def test_a_slow_encoder_costs_pictures_and_never_a_packet(pool):
     assert got == sorted(got) and got[-1] >= 8, "the newest were kept"
     assert len(dropped) >= 6
     await track.aclose()
+
+
+async def test_an_encoder_that_cannot_be_made_costs_a_picture_and_the_next_one_comes(pool, monkeypatch):
+    failures = iter([True, True])
+
+    def create(*args):
+        if next(failures, False):
+            raise ValueError("no such codec today")
+        return create_video_encoder(*args)
+
+    monkeypatch.setattr(tracks, "create_video_encoder", create)
+    dropped, failed = [], []
+    track = video_track(
+        FrameClock(), pool, on_dropped=lambda: dropped.append(1), on_failed=lambda: failed.append(1)
+    )
+    reader = asyncio.create_task(receive(track, 1))
+    await asyncio.sleep(0)
+    await feed(track, range(4))
+    ((_, packet),) = await reader
+    assert packet.is_keyframe and len(dropped) >= 2 and not failed
+    await track.aclose()
+
+
+@pytest.mark.parametrize(
+    ("error", "pictures"), [(ValueError("never works"), tracks.FAILURES_LIMIT), (MemoryError("of another kind"), 1)]
+)
+async def test_encoding_that_has_failed_for_good_is_told_once_and_ends_the_track(pool, monkeypatch, error, pictures):
+    tried, failed = [], []
+
+    def create(*_):
+        tried.append(1)
+        raise error
+
+    monkeypatch.setattr(tracks, "create_video_encoder", create)
+    track = video_track(FrameClock(), pool, on_failed=lambda: failed.append(1))
+    reader = asyncio.create_task(receive(track, 1))
+    await asyncio.sleep(0)
+    for pts in range(40):
+        track.offer(make_frame(pts))
+        await asyncio.sleep(0.001)
+    with pytest.raises(MediaStreamError):
+        await reader
+    assert len(tried) == pictures and failed == [1]
+    await track.aclose()
+    assert failed == [1]
+
+
+async def test_stopping_a_track_is_no_failure(pool):
+    failed = []
+    track = video_track(FrameClock(), pool, on_failed=lambda: failed.append(1))
+    await track.aclose()
+    assert failed == []
 
 
 async def test_requests_for_a_key_frame_close_together_count_once(pool):

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -51,6 +52,14 @@ class SpeechPiece:
     def duration_ms(self) -> int:
         """Length of the sound, milliseconds, rounded up."""
         return -(-len(self.samples) * 1000 // self.sample_rate)
+
+
+def is_speakable(text: str) -> bool:
+    """Whether any voice could make sound of a text: it holds a letter, a digit, a symbol or punctuation.
+
+    Which symbols are read out is up to the voice; blanks, control and format characters are read by none.
+    """
+    return any(unicodedata.category(char)[0] in "LNPS" for char in text)
 
 
 class Voice(Protocol):
