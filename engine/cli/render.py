@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(vars(args))
     output = _output(args)
     avatar = load_avatar(avatar_folder(config.avatars_dir, config.avatar or first_avatar(config)))
-    samples = asyncio.run(_spoken(args.text, config)) if args.sound is None else decode_audio(args.sound, MAX_SOUND_S)
+    samples = asyncio.run(spoken(args.text, config)) if args.sound is None else decode_audio(args.sound, MAX_SOUND_S)
     count = -(-samples.size // FRAME_SAMPLES)
     started_s = time.monotonic()
     with Recorder(output, avatar.size) as recorder:
@@ -118,7 +118,7 @@ def first_avatar(config: Config) -> str:
     return names[0]
 
 
-async def _spoken(text: str, config: Config) -> np.ndarray:
+async def spoken(text: str, config: Config) -> np.ndarray:
     """(N,) int16 mono 48 kHz of a spoken text."""
     if len(text) > MAX_TEXT_CHARS:
         raise TextInvalid("text_too_long", f"The text is longer than {MAX_TEXT_CHARS} characters.")

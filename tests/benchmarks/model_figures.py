@@ -34,7 +34,7 @@ def measure(clips: int) -> dict[str, Any]:
     config = load_config(warn=lambda _text: None)
     avatar = load_avatar(avatar_folder(config.avatars_dir, config.avatar or first_avatar(config)))
     lipsync = registry.create_lipsync("builtin", threads=1, precision=config.precision)
-    costs_ms = bench.measure(avatar, lipsync, FRAMES)
+    costs_ms = bench.measure(avatar, lipsync, config, FRAMES)
     data = shared_folder() / "data"
     found = evaluate(BUILTIN, data if data.is_dir() else None, clips)
     figures: dict[str, Any] = {
