@@ -27,8 +27,9 @@ bench-live: $(VENV)/.installed-dev  ## measure a live session in Chromium; write
 	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1
 	@$(BIN)/python -m tests.benchmarks.live $(ARGS)
 
-evaluate: $(VENV)/.installed-dev  ## measure the built-in model and the avatars
-	@$(BIN)/python -m engine evaluate $(ARGS)
+evaluate: $(VENV)/.installed-dev  ## measure the built-in model; ARGS="--data DIR" adds recorded talkers; writes .bench/evaluate.json
+	@mkdir -p .bench
+	@$(BIN)/python -m engine evaluate -o .bench/evaluate.json $(ARGS)
 
 clean:  ## remove the environment and everything that was measured
 	rm -rf $(VENV) .bench .pytest_cache .ruff_cache .mypy_cache
