@@ -40,7 +40,9 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
 	  { rm -rf $(VENV); $(PYTHON) -m pip --version >/dev/null 2>&1 && $(PYTHON) -m venv --without-pip $(VENV) \
 	    && $(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; } || \
-	  { rm -rf $(VENV); echo "This Python cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	  { rm -rf $(VENV); [ "$$(id -u)" = 0 ] && apt-get update -qq >/dev/null 2>&1 \
+	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null 2>&1 && $(PYTHON) -m venv $(VENV); } || \
+	  { rm -rf $(VENV); echo "This Python comes without its venv module. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	@echo "Installing the packages of requirements.txt (once: about 2 GB, a few minutes) …"
