@@ -16,19 +16,12 @@ from types import TracebackType
 
 import av
 import av.error
-import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from engine.errors import BackendFailed, Closed, InvalidInput
-from engine.types import FPS, FRAME_SAMPLES, PLAYOUT_RATE, AvatarFrame
+from engine.picture import add_h264, to_yuv
+from engine.types import FRAME_SAMPLES, PLAYOUT_RATE, AvatarFrame
 
 AUDIO_KBPS = 128
-
-# FFmpeg's number of BT.709, written into the stream so that players show the colours that were meant.
-_BT709 = 1
-_EXACT = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
 
 
 class Recorder:
@@ -58,26 +51,13 @@ class Recorder:
         self._container: av.container.OutputContainer | None = None
         try:
             self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
-            self._video = self._add_video(crf)
+            self._video = add_h264(self._container, size, crf=crf, preset="veryfast")
             self._audio = self._container.add_stream("aac", rate=PLAYOUT_RATE)
             self._audio.codec_context.layout = "mono"
             self._audio.bit_rate = AUDIO_KBPS * 1000
         except av.error.FFmpegError as error:
             self.discard()
             raise BackendFailed("recording_failed", f"The recording could not be started: {error}.") from error
-
-    def _add_video(self, crf: int) -> av.video.stream.VideoStream:
-        assert self._container is not None
-        stream = self._container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height = self.size
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, FPS)
-        context = stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = ColorRange.MPEG.value
-        # Without B frames the first picture needs no edit list, so that every player starts both tracks together.
-        stream.options = {"crf": str(crf), "preset": "veryfast", "bf": "0"}
-        return stream
 
     def write(self, frame: AvatarFrame) -> None:
         """Appends a frame; its place is the count of frames before it, ``pts`` is not looked at.
@@ -88,15 +68,7 @@ class Recorder:
         """
         if self._container is None:
             raise Closed("closed", "This recording is complete; make a new one.")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format="bgr24").reformat(
-            format="yuv420p",
-            src_colorspace=Colorspace.ITU709,
-            dst_colorspace=Colorspace.ITU709,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=_EXACT,
-        )
-        picture.pts, picture.time_base = self.frames, Fraction(1, FPS)
+        picture = to_yuv(frame.image, self.frames)
         sound = av.AudioFrame.from_ndarray(frame.audio.reshape(1, -1), format="s16", layout="mono")
         sound.sample_rate = PLAYOUT_RATE
         sound.pts, sound.time_base = self.frames * FRAME_SAMPLES, Fraction(1, PLAYOUT_RATE)

@@ -24,6 +24,7 @@ LAYERS: list[tuple[str, int]] = [
     ("engine.audio", 1),
     ("engine.avatar", 1),
     ("engine.compose", 1),
+    ("engine.picture", 1),
     ("engine.lipsync", 2),
     ("engine.restore", 2),
     ("engine.conversation.dialogue", 4),
@@ -72,8 +73,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "engine.__main__", "engine.cli", "server",
     ),
     "av": (
-        "engine.audio", "engine.avatar", "engine.recorder", "engine.studio", "engine.evaluate", "engine.__main__",
-        "engine.cli", "server",
+        "engine.audio", "engine.avatar", "engine.picture", "engine.recorder", "engine.studio", "engine.evaluate",
+        "engine.__main__", "engine.cli", "server",
     ),
     "aiortc": (
         "server.signaling", "server.peer", "server.tracks", "server.encoder", "server.microphone", "server.outputs",

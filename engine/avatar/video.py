@@ -9,29 +9,17 @@ Invariants:
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from engine.errors import AvatarInvalid
+from engine.picture import add_h264, to_bgr, to_yuv
 from engine.types import FPS
-
-# The number of BT.709 in every one of the tags that players read.
-_BT709 = 1
-
-# Without these flags swscale truncates instead of rounding: a grey of 128 comes back as (126, 126, 124).
-_EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
 
 
 def decode_loop(path: Path, size: tuple[int, int], count: int) -> np.ndarray:
@@ -56,7 +44,7 @@ def decode_loop(path: Path, size: tuple[int, int], count: int) -> np.ndarray:
         with av.open(str(path), format="mp4") as container:
             for frame in container.decode(_video_stream(container, path, size)):
                 if decoded < count:
-                    pictures[decoded] = _to_bgr(frame)
+                    pictures[decoded] = to_bgr(frame)
                 decoded += 1
                 if decoded > count:
                     break
@@ -78,18 +66,9 @@ def encode_loop(path: Path, pictures: np.ndarray, crf: int) -> None:
     """
     height, width = pictures.shape[1:3]
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, FPS)
-        context = stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = ColorRange.MPEG.value
-        stream.options = {"crf": str(crf), "preset": "slow", "bf": "0"}
+        stream = add_h264(container, (width, height), crf=crf, preset="slow")
         for index, picture in enumerate(pictures):
-            frame = _to_yuv(picture)
-            frame.pts, frame.time_base = index, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(to_yuv(picture, index)))
         container.mux(stream.encode(None))
 
 
@@ -109,25 +88,3 @@ def _video_stream(container: InputContainer, path: Path, size: tuple[int, int]) 
         raise _invalid(path, "avatar_fps", f"has {stream.average_rate} pictures a second, not {FPS}")
     stream.thread_type = "AUTO"
     return stream
-
-
-def _to_bgr(frame: av.VideoFrame) -> np.ndarray:
-    return frame.reformat(
-        format="bgr24",
-        src_colorspace=Colorspace.ITU709,
-        dst_colorspace=Colorspace.ITU709,
-        src_color_range=ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=_EXACT,
-    ).to_ndarray()
-
-
-def _to_yuv(picture: np.ndarray) -> av.VideoFrame:
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24").reformat(
-        format="yuv420p",
-        src_colorspace=Colorspace.ITU709,
-        dst_colorspace=Colorspace.ITU709,
-        src_color_range=ColorRange.JPEG,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=_EXACT,
-    )
