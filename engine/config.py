@@ -109,7 +109,8 @@ class Config(BaseModel):
     )
 
     avatar: str = _option(
-        "", "Avatar shown when none is asked for; empty means the first by name.", "Face", pattern=f"^$|{_NAME}"
+        "", "Avatar shown when none is asked for; empty means maya, or the first by name where there is no maya.",
+        "Face", pattern=f"^$|{_NAME}",
     )
     avatars_dir: Path = _option(
         _REPOSITORY / "avatars", "Folder of avatars.", "Face", shown="avatars"

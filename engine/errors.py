@@ -4,12 +4,14 @@
     ├── InvalidInput            the caller's data cannot be used; nothing else is affected
     │   ├── TextInvalid         empty or over the limit
     │   ├── AudioInvalid        unreadable, empty, too long, or in the wrong format
-    │   └── OfferInvalid        a session description that is none
+    │   ├── OfferInvalid        a session description that is none
+    │   └── PortraitInvalid     a photo or video that cannot become an avatar, or is not allowed to
     ├── NotFound                no such avatar, session or model
     ├── AvatarInvalid           an avatar folder that is incomplete, inconsistent or without consent
     ├── ConfigInvalid           an option with an unusable value
     ├── Busy                    at capacity; try again later
     ├── Closed                  used after it was closed
+    ├── Cancelled               given up because the caller wanted it
     └── BackendFailed           a model or service failed while working
 
 Codes are stable and machine-readable; messages are for people and say what to do.
@@ -52,6 +54,10 @@ class OfferInvalid(InvalidInput):
     """A session description that cannot be answered."""
 
 
+class PortraitInvalid(InvalidInput):
+    """A photo or video that cannot become an avatar, or is not allowed to."""
+
+
 class NotFound(VisavisError):
     """No such avatar, session or model."""
 
@@ -70,6 +76,10 @@ class Busy(VisavisError):
 
 class Closed(VisavisError):
     """Used after it was closed."""
+
+
+class Cancelled(VisavisError):
+    """Given up because the caller wanted it."""
 
 
 class BackendFailed(VisavisError):

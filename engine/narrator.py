@@ -3,16 +3,18 @@
 Place in the flow: producer -> Published -> Narrator -> Event -> data channel, logs.
 
 Events (``Event.type`` and the keys of its data):
-    * ``state``: state (``idle`` or ``speaking``);
+    * ``state``: state (``idle``, ``listening`` or ``speaking``);
     * ``speaking``: speaking, utterance_id, label (``text``, ``file``, ``stream``, ``microphone``, or as played);
     * ``caption``: utterance_id, text, start_ms, end_ms, words (text, start_ms, end_ms), sent as it is heard;
     * ``viseme``: utterance_id, mouth (weight by name), every second frame while speaking, and once at rest after it;
+    * ``action_started`` and ``action_ended``: name; told when the clip fades in, and when it fades out;
     * ``metrics``: see ``Narrator.report``, every two seconds and when a picture is held, at most once a second;
     * ``error``: code, message, utterance_id.
 
 Invariants:
     * an event tells what has been published, so captions and visemes come when they are heard and seen;
-    * ``speaking`` true and false of one utterance come in pairs, and ``state`` changes only between idle and speaking;
+    * ``speaking`` true and false of one utterance come in pairs, and so do the start and the end of an action;
+    * ``state`` is told when it changes; an avatar that speaks is not listening;
     * a microphone that goes quiet for a moment goes on speaking, see ``LIVE_HOLD_FRAMES``.
 """
 
@@ -21,14 +23,14 @@ from __future__ import annotations
 import numpy as np
 
 from engine.aio import Broadcast
+from engine.avatar.body import IDLE_DOING, Doing
 from engine.clock import FrameClock
 from engine.errors import Closed, TextInvalid, VisavisError
 from engine.metrics import EngineMetrics
-from engine.planner import REST_MOUTH
 from engine.producer import Producer
 from engine.slots import Published
 from engine.speech import Caption, Speech
-from engine.types import FPS, FRAME_MS, IDLE_UTTERANCE, MOUTH_SHAPES, Event
+from engine.types import FPS, FRAME_MS, IDLE_UTTERANCE, MOUTH_SHAPES, REST_MOUTH, Event
 
 EVENT_LIMIT = 256
 """Events a subscriber may leave unread; then the oldest are lost."""
@@ -56,6 +58,9 @@ class Narrator:
         self._producer: Producer | None = None
         self._clock = FrameClock()
         self._heard: Speech | None = None
+        self._state = "idle"
+        self._listening = False
+        self._action = IDLE_DOING
         self._quiet_frames = 0
         self._open_mouth_id = IDLE_UTTERANCE
         self._failed_id = 0
@@ -73,8 +78,12 @@ class Narrator:
             self._viseme(self._open_mouth_id, REST_MOUTH)
             self._open_mouth_id = IDLE_UTTERANCE
         self._quiet_frames = 0 if speech is not None else self._quiet_frames + 1
+        self._listening = published.listening
         if speech is not self._heard and not self._holds():
             self._switch(speech)
+        self._tell_state()
+        if published.action != self._action:
+            self._switch_action(published.action)
         if speech is not None and published.index is not None:
             for caption in speech.captions_until((published.index + 1) * FRAME_MS):
                 self._caption(caption, speech)
@@ -145,15 +154,26 @@ class Narrator:
         before, self._heard = self._heard, speech
         if before is not None:
             self._tell("speaking", speaking=False, utterance_id=before.utterance_id, label=before.label)
+        self._tell_state()
         if speech is None:
-            self._tell("state", state="idle")
             return
-        if before is None:
-            self._tell("state", state="speaking")
         self._tell("speaking", speaking=True, utterance_id=speech.utterance_id, label=speech.label)
         if before is None and not speech.live:
             self._metrics.first_sound_ms.observe((self._clock.now_s() - speech.created_s) * 1000)
         self._metrics.utterances.inc()
+
+    def _tell_state(self) -> None:
+        state = "speaking" if self._heard is not None else "listening" if self._listening else "idle"
+        if state != self._state:
+            self._state = state
+            self._tell("state", state=state)
+
+    def _switch_action(self, action: Doing) -> None:
+        before, self._action = self._action, action
+        if before != IDLE_DOING:
+            self._tell("action_ended", name=before.track)
+        if action != IDLE_DOING:
+            self._tell("action_started", name=action.track)
 
     def _caption(self, caption: Caption, speech: Speech) -> None:
         words = [{"text": word.text, "start_ms": word.start_ms, "end_ms": word.end_ms} for word in caption.words]

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from engine.audio.window import RollingWindows
+from engine.avatar.body import Body
 from engine.avatar.bundle import Avatar
-from engine.avatar.idle import IdleLoop
 from engine.lipsync.base import LipSync
-from engine.planner import REST_MOUTH, FramePlanner
-from engine.renderer import Rendered, render_now
+from engine.planner import FramePlanner
+from engine.renderer import render_now
 from engine.types import AvatarFrame
 
 OFFLINE_UTTERANCE = 1
@@ -36,8 +36,7 @@ def render_offline(avatar: Avatar, lipsync: LipSync, samples: np.ndarray, *, sta
     Yields:
         AvatarFrame with pts 0, 1, ...; the last one's sound is filled up with silence.
     """
-    idle = IdleLoop(avatar, start)
-    planner = FramePlanner(idle)
+    planner = FramePlanner(Body(avatar, start))
     prepared = lipsync.prepare(avatar)
     windows = RollingWindows(lipsync.window)
     windows.push(samples)
@@ -45,8 +44,5 @@ def render_offline(avatar: Avatar, lipsync: LipSync, samples: np.ndarray, *, sta
     while windows.frames_ready:
         pts, mel, audio = windows.next()
         plan = planner.speak(mel, audio, OFFLINE_UTTERANCE)
-        if plan.mel is None:
-            drawn = Rendered(avatar.frames[plan.frame_index], REST_MOUTH)
-        else:
-            drawn = render_now(lipsync, plan.job(prepared))
+        drawn = render_now(lipsync, plan.job(prepared))
         yield AvatarFrame(drawn.image, plan.audio, pts, plan.utterance_id, plan.speaking, drawn.mouth)

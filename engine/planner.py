@@ -3,7 +3,7 @@
 Place in the flow: (mel window, sound) or nothing -> FramePlanner -> FramePlan -> renderer, live and offline alike.
 
 Invariants:
-    * the body moves one idle picture a frame, whatever the mouth does;
+    * the body moves one picture a frame, whatever the mouth does; what it does follows ``wishes``, see ``avatar.body``;
     * the mouth eases in over 3 frames and out over 5, so no frame jumps;
     * the network is spared where there is nothing to say: digital silence and long quiet stretches;
     * a plan depends on the frames before it and never on the time of day, so streaming equals offline.
@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.avatar.idle import IdleLoop
-from engine.lipsync.base import LipJob, PreparedAvatar
-from engine.types import FRAME_SAMPLES, IDLE_UTTERANCE, MOUTH_SHAPES
+from engine.avatar.body import Body, BodyState, Pose, Wishes
+from engine.avatar.head_move import ease
+from engine.lipsync.base import PreparedAvatar
+from engine.renderer import PictureJob
+from engine.types import FRAME_SAMPLES, IDLE_UTTERANCE
 
 QUIET_MEL = -1.7
 """A window that nowhere exceeds this is quiet. Mel values are in [-4, 4], 12.5 dB each: a still room (white noise of
@@ -41,20 +43,11 @@ SILENCE = _silence()
 """(1920,) int16: the sound of an idle frame; read-only."""
 
 
-def _rest_mouth() -> np.ndarray:
-    mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
-    mouth.flags.writeable = False
-    return mouth
-
-
-REST_MOUTH = _rest_mouth()
-"""The mouth vector of an idle picture; read-only."""
-
-
 @dataclass(frozen=True, slots=True)
 class _State:
     """What one frame hands on to the next."""
 
+    body: BodyState
     sequence: int = 0
     level: int = 0
     quiet_frames: int = 0
@@ -67,17 +60,17 @@ class FramePlan:
 
     Attributes:
         sequence: how many frames this planner made before.
-        frame_index: idle picture of the body.
+        pose: pictures of the body.
         audio: (1920,) int16 mono at 48 kHz.
         utterance_id: 0 while idle.
         speaking: True while sound of an utterance plays.
-        mel: (80, columns) window for the model, or None when the idle picture is the picture.
+        mel: (80, columns) window for the model, or None when the mouth is the one in the pictures.
         strength: how far the mouth follows, in (0, 1]; 0 without ``mel``.
         before: the planner's state before this frame.
     """
 
     sequence: int
-    frame_index: int
+    pose: Pose
     audio: np.ndarray
     utterance_id: int
     speaking: bool
@@ -85,10 +78,14 @@ class FramePlan:
     strength: float
     before: _State
 
-    def job(self, prepared: PreparedAvatar) -> LipJob:
-        """The work that draws this frame; only for plans with ``mel``."""
-        assert self.mel is not None
-        return LipJob(prepared, self.frame_index, self.mel, self.strength)
+    @property
+    def drawn(self) -> bool:
+        """Whether the frame has to be drawn; otherwise it is a picture of the avatar as it is."""
+        return self.mel is not None or not self.pose.plain
+
+    def job(self, prepared: PreparedAvatar) -> PictureJob:
+        """The work that draws this frame."""
+        return PictureJob(prepared, self.pose, self.mel, self.strength)
 
     def silenced(self) -> FramePlan:
         """The same picture after its utterance was cut off."""
@@ -99,12 +96,21 @@ class FramePlanner:
     """Plans frame after frame of one session.
 
     Args:
-        idle: the body's motion.
+        body: how the avatar moves.
+
+    Attributes:
+        wishes: what the body is to do from the next frame on; taking plans back does not take wishes back.
     """
 
-    def __init__(self, idle: IdleLoop) -> None:
-        self._idle = idle
-        self._state = _State()
+    def __init__(self, body: Body) -> None:
+        self.wishes = Wishes()
+        self._body = body
+        self._state = _State(body.initial)
+
+    @property
+    def restless(self) -> bool:
+        """Whether the body may be changing what it does, so that the next frame takes longer to draw."""
+        return self._body.restless(self._state.body, self.wishes)
 
     def speak(self, mel: np.ndarray, audio: np.ndarray, utterance_id: int, *, gated: bool = False) -> FramePlan:
         """The next frame, with sound.
@@ -147,12 +153,8 @@ class FramePlanner:
     ) -> FramePlan:
         before = self._state
         mel = mel if level else None
-        self._state = _State(before.sequence + 1, level, quiet_frames, mel)
-        index = self._idle.index(before.sequence)
-        return FramePlan(before.sequence, index, audio, utterance_id, speaking, mel, _ease(level), before)
-
-
-def _ease(level: int) -> float:
-    """Smoothstep: starts and ends without a jerk, and is exactly 0 and 1 at its ends."""
-    x = level / _LEVELS
-    return x * x * (3 - 2 * x)
+        talking = speaking or utterance_id != IDLE_UTTERANCE
+        pose, body = self._body.step(before.body, self.wishes, talking)
+        self._state = _State(body, before.sequence + 1, level, quiet_frames, mel)
+        strength = ease(level / _LEVELS)
+        return FramePlan(before.sequence, pose, audio, utterance_id, speaking, mel, strength, before)

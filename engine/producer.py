@@ -25,17 +25,17 @@ from dataclasses import replace
 import numpy as np
 
 from engine.aio import DropOldest, Tasks, Wake
-from engine.avatar.idle import IdleLoop
+from engine.avatar.body import Body
 from engine.clock import FRAME_S, FrameClock
 from engine.errors import VisavisError
 from engine.lipsync.base import PreparedAvatar
 from engine.metrics import EngineMetrics
-from engine.planner import REST_MOUTH, SILENCE, FramePlan, FramePlanner
+from engine.planner import SILENCE, FramePlan, FramePlanner
 from engine.playlist import Playlist
 from engine.renderer import Rendered, Renderer
 from engine.slots import ProducerCounts, Published, Slot
 from engine.speech import Catchup, Speech
-from engine.types import FRAME_MS, IDLE_UTTERANCE, AvatarFrame, Playback
+from engine.types import FRAME_MS, IDLE_UTTERANCE, REST_MOUTH, AvatarFrame, Playback
 
 LEAD_S = 5 * FRAME_S
 """How far ahead of its publication a frame may be committed: drawing ahead rides out a machine that is busy for a
@@ -68,7 +68,7 @@ class Producer:
         clock: when frames are due.
         on_published: called with every frame as it is published.
         on_failure: called with the error and the utterance's id (0 while the mouth eases shut) when a picture could
-            not be drawn; the frame shows the idle picture.
+            not be drawn; the frame shows a picture of the avatar as it is.
         on_starved: called with an utterance that was ended because its source gave no more sound.
         metrics: where to count.
 
@@ -98,13 +98,13 @@ class Producer:
         self._on_failure = on_failure
         self._on_starved = on_starved
         self._metrics = metrics
-        self._pictures = prepared.avatar.frames
-        self._planner = FramePlanner(IdleLoop(prepared.avatar))
+        self._avatar = prepared.avatar
+        self._planner = FramePlanner(Body(prepared.avatar))
         self._playing: Speech | None = None
         self._waiting = False
         self._slots: deque[Slot] = deque()
         self._next_pts = 0
-        self._shown: tuple[int, np.ndarray, np.ndarray | None] = (-1, self._pictures[0], REST_MOUTH)
+        self._shown: tuple[int, np.ndarray, np.ndarray | None] = (-1, self._avatar.frames[0], REST_MOUTH)
         self._render_s = _RENDER_GUESS_S
         self._catchup = Catchup()
         self._last_peak = 0
@@ -136,6 +136,18 @@ class Producer:
     def margin_ms(self) -> float:
         """How long before its publication a frame is decided at the latest, milliseconds."""
         return self._margin_s() * 1000
+
+    # Moving -------------------------------------------------------------------------------------------------------
+
+    def act(self, name: str) -> None:
+        """Plays a clip of the avatar from one of the next frames on; an empty name ends the one that plays."""
+        self._planner.wishes = self._planner.wishes.act(name)
+        self._wake.set()
+
+    def set_listening(self, on: bool) -> None:
+        """Whether somebody else has the floor."""
+        self._planner.wishes = replace(self._planner.wishes, listening=on)
+        self._wake.set()
 
     # Interrupting -------------------------------------------------------------------------------------------------
 
@@ -204,6 +216,8 @@ class Producer:
         return self._clock.due_s(self._next_pts + position) - HANDOUT_S
 
     def _margin_s(self) -> float:
+        if self._planner.restless:
+            return _MARGIN_MOST_S  # a cross-fade is drawn from two pictures, and none was measured lately
         return min(_MARGIN_MOST_S, max(_MARGIN_LEAST_S, 1.25 * self._render_s + 0.004))
 
     def _commit(self, now_s: float) -> None:
@@ -253,8 +267,8 @@ class Producer:
         # Only a picture that does not wait for others of this session tells how long one takes.
         alone = all(earlier.image is not None for earlier in self._slots)
         self._slots.append(slot)
-        if plan.mel is None:
-            slot.image, slot.mouth = self._pictures[plan.frame_index], REST_MOUTH
+        if not plan.drawn:
+            slot.image, slot.mouth = self._avatar.picture(plan.pose.index), REST_MOUTH
             return
         measured_from_s = self._clock.now_s() if alone else None
         try:
@@ -268,7 +282,7 @@ class Producer:
             return
         error = result.exception()
         if error is not None:
-            slot.image, slot.mouth = self._pictures[slot.plan.frame_index], REST_MOUTH
+            slot.image, slot.mouth = self._avatar.picture(slot.plan.pose.nearest), REST_MOUTH
             if isinstance(error, VisavisError):
                 self._on_failure(error, slot.plan.utterance_id)
             return
@@ -331,7 +345,7 @@ class Producer:
             slot.speech.heard(slot.index)
         # A microphone that is open but quiet is not playing.
         self._playing = slot.speech if frame.speaking or slot.index is None else None
-        self._on_published(Published(frame, self._playing, slot.index, held))
+        self._on_published(Published(frame, self._playing, slot.index, held, plan.pose.action, plan.pose.listening))
         if (starved := self.playlist.end_starved()) is not None:
             self._on_starved(starved)
 

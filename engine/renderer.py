@@ -1,6 +1,6 @@
 """Owns the lip-sync model: predicts and pastes pictures for all sessions on threads of its own.
 
-Place in the flow: producer -> LipJob -> Renderer -> picture with a speaking mouth.
+Place in the flow: producer -> PictureJob -> Renderer -> picture with a speaking mouth, of a body that may be in motion.
 
 On a CPU batching gains next to nothing, so every thread renders one picture at a time, single-threaded.
 
@@ -26,11 +26,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.avatar.body import Pose
 from engine.avatar.bundle import Avatar
+from engine.avatar.head_move import cross_fade, lean
+from engine.avatar.tracks import tracks_of
 from engine.compose import paste
 from engine.errors import BackendFailed, Busy, Closed, VisavisError
 from engine.lipsync.base import LipJob, LipSync, PreparedAvatar
 from engine.metrics import EngineMetrics
+from engine.types import REST_MOUTH
 
 QUEUE_LIMIT = 256
 """Jobs that may wait: three for each of some eighty sessions, far beyond what could meet its deadline."""
@@ -54,10 +58,43 @@ class Rendered:
     mouth: np.ndarray | None
 
 
-def render_now(lipsync: LipSync, job: LipJob) -> Rendered:
-    """Predicts and pastes one picture on the calling thread; what live and offline rendering share."""
-    patch = lipsync.predict([job])[0]
-    return Rendered(paste(job.prepared.avatar.frames[job.frame_index], patch), patch.mouth)
+@dataclass(frozen=True, slots=True)
+class PictureJob:
+    """A picture to draw.
+
+    Attributes:
+        prepared: the avatar, prepared by the model.
+        pose: what the body does.
+        mel: (80, columns) float32 in [-4, 4], what the mouth says; None leaves it as it is.
+        strength: how far the mouth follows, in (0, 1].
+    """
+
+    prepared: PreparedAvatar
+    pose: Pose
+    mel: np.ndarray | None
+    strength: float = 1.0
+
+
+def render_now(lipsync: LipSync, job: PictureJob) -> Rendered:
+    """Draws one picture on the calling thread; what live and offline rendering share.
+
+    A body between two tracks is drawn on both, mouth and all, and then faded, so speech is never seen through itself.
+    """
+    pose, avatar = job.pose, job.prepared.avatar
+    indices = [pose.index] if pose.other is None else [pose.index, pose.other]
+    images = [avatar.picture(index) for index in indices]
+    mouth: np.ndarray | None = REST_MOUTH
+    if job.mel is not None:
+        patches = lipsync.predict([LipJob(job.prepared, index, job.mel, job.strength) for index in indices])
+        images = [paste(image, patch) for image, patch in zip(images, patches, strict=True)]
+        mouth = patches[0].mouth
+    image = images[0]
+    if pose.other is not None:
+        one, other = (avatar.landmarks_of(index) for index in indices)
+        image = cross_fade(images[0], one, images[1], other, pose.weight)
+    if pose.lean:
+        image = lean(image, avatar.landmarks.mean(0), pose.lean)
+    return Rendered(image, mouth)
 
 
 class Rendering:
@@ -71,7 +108,7 @@ class Rendering:
 
     __slots__ = ("_begun", "_lock", "_submitted_s", "job", "owner", "result")
 
-    def __init__(self, job: LipJob, result: asyncio.Future[Rendered], owner: object = None) -> None:
+    def __init__(self, job: PictureJob, result: asyncio.Future[Rendered], owner: object = None) -> None:
         self.job = job
         self.result = result
         self.owner = owner
@@ -167,7 +204,7 @@ class Renderer:
         """Makes the first picture as fast as every other one."""
         await asyncio.get_running_loop().run_in_executor(self._preparing, self.lipsync.warmup, [1])
 
-    def submit(self, job: LipJob, deadline_s: float, owner: object = None) -> Rendering:
+    def submit(self, job: PictureJob, deadline_s: float, owner: object = None) -> Rendering:
         """Queues a picture; must be called on a running event loop.
 
         Args:
@@ -225,6 +262,8 @@ class Renderer:
 
     def _prepare(self, avatar: Avatar) -> PreparedAvatar:
         try:
+            # What the body needs is looked for here, too: it would hold up the loop that starts the session.
+            tracks_of(avatar)
             return self.lipsync.prepare(avatar)
         except VisavisError:
             raise

@@ -28,7 +28,7 @@ from engine.audio.pcm import PlayoutResampler
 from engine.avatar.bundle import Avatar
 from engine.clock import FrameClock
 from engine.conversation.tts.base import SpeechPiece, Voice, Word, is_speakable
-from engine.errors import AudioInvalid, BackendFailed, Busy, Closed, TextInvalid, VisavisError
+from engine.errors import AudioInvalid, BackendFailed, Busy, Closed, NotFound, TextInvalid, VisavisError
 from engine.metrics import EngineMetrics
 from engine.narrator import Narrator
 from engine.producer import HANDOUT_S, Producer
@@ -248,6 +248,32 @@ class Session:
             self._microphone = None
             if self._producer is not None:
                 self._producer.playlist.set_background(None)
+
+    # What it is asked to do ---------------------------------------------------------------------------------------
+
+    def act(self, name: str) -> None:
+        """Plays a clip of the avatar, eased in and out: one that loops until it is stopped, replaced, or speech begins.
+
+        Args:
+            name: of a clip, see ``Avatar.clips``.
+
+        Raises:
+            NotFound: ``action_unknown``: the avatar has no such clip.
+            Closed: not started, or closed.
+        """
+        producer = self._require_started()
+        if name not in self.avatar.clips:
+            known = ", ".join(sorted(self.avatar.clips)) or "none"
+            raise NotFound("action_unknown", f"This avatar has no such action; it has: {known}.")
+        producer.act(name)
+
+    def stop_action(self) -> None:
+        """Eases back from whatever ``act`` began. Raises Closed as ``act`` does."""
+        self._require_started().act("")
+
+    def set_listening(self, on: bool) -> None:
+        """Whether somebody else has the floor: the avatar listens while it says nothing. Raises Closed as ``act``."""
+        self._require_started().set_listening(on)
 
     async def interrupt(self) -> Playback:
         """Silence from the next frame on: drops what is playing, queued and being spoken; the mouth eases shut.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.avatar.body import IDLE_DOING, Doing
 from engine.planner import FramePlan
 from engine.renderer import Rendering
 from engine.speech import Speech
@@ -28,12 +29,16 @@ class Published:
         speech: the utterance that plays, or waits for more of its sound; None while idle or quiet.
         index: which frame of the speech it is; None when it holds no sound of it.
         held: its own picture was late.
+        action: which request for an action the body answers; its track is empty when none.
+        listening: the body listens.
     """
 
     frame: AvatarFrame
     speech: Speech | None
     index: int | None
     held: bool
+    action: Doing = IDLE_DOING
+    listening: bool = False
 
 
 @dataclass(slots=True, eq=False)

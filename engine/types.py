@@ -50,6 +50,16 @@ MOUTH_SHAPES: tuple[str, ...] = (
 """Mouth blendshapes in the order of every mouth vector (ARKit names; left and right move together)."""
 
 
+def _rest_mouth() -> np.ndarray:
+    mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
+    mouth.flags.writeable = False
+    return mouth
+
+
+REST_MOUTH = _rest_mouth()
+"""The mouth vector of a picture without speech; read-only."""
+
+
 @dataclass(frozen=True, slots=True)
 class AvatarFrame:
     """One 40 ms picture together with its 40 ms of sound.
@@ -91,7 +101,8 @@ class Event:
     """Something that happened in a session, for whoever watches it.
 
     Attributes:
-        type: ``state``, ``speaking``, ``caption``, ``viseme``, ``metrics`` or ``error``.
+        type: ``state``, ``speaking``, ``caption``, ``viseme``, ``action_started``, ``action_ended``, ``metrics`` or
+            ``error``.
         data: JSON-ready content; keys are listed in ``server/README.md``.
         at_s: monotonic time of the event, seconds.
     """

@@ -148,6 +148,31 @@ async def mirror(request: web.Request) -> web.Response:
     return web.json_response({"on": body.on})
 
 
+@routes.post("/sessions/{session_id}/listening")
+async def listening(request: web.Request) -> web.Response:
+    """Whether somebody else has the floor; the avatar shows that it listens while it says nothing itself."""
+    live = _live(request)
+    body = await _json(request, schemas.Listening)
+    live.session.set_listening(body.on)
+    return web.json_response({"on": body.on})
+
+
+@routes.post("/sessions/{session_id}/actions")
+async def act(request: web.Request) -> web.Response:
+    """Plays a clip of the avatar."""
+    live = _live(request)
+    body = await _json(request, schemas.Action)
+    live.session.act(body.name)
+    return web.json_response({"name": body.name}, status=202)
+
+
+@routes.delete("/sessions/{session_id}/actions")
+async def stop_action(request: web.Request) -> web.Response:
+    """Ends the action that plays."""
+    _live(request).session.stop_action()
+    return web.Response(status=204)
+
+
 @routes.get("/sessions/{session_id}/pcm")
 async def pcm(request: web.Request) -> web.StreamResponse:
     """A WebSocket that takes raw sound as it is produced."""
@@ -161,7 +186,8 @@ async def avatars(request: web.Request) -> web.Response:
     names = sorted(stage.cards, key=lambda name: (name != stage.default, name))
     cards = [
         {
-            **{key: value for key, value in asdict(stage.cards[name]).items() if key != "size"},
+            **{key: value for key, value in asdict(stage.cards[name]).items() if key not in ("size", "clips")},
+            "clips": [{"name": clip, "loop": loop} for clip, loop in stage.cards[name].clips.items()],
             "width": stage.cards[name].size[0],
             "height": stage.cards[name].size[1],
             "poster": f"avatars/{name}/poster.jpg",

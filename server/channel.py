@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from engine.errors import Busy, InvalidInput, VisavisError
 from engine.session import Session
 from engine.types import Event
-from server.schemas import Mirror, Say, explain_validation
+from server.schemas import Action, Listening, Mirror, Say, explain_validation
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +144,14 @@ class ControlChannel:
                 )
             case "mirror":
                 self._session.set_mirror(Mirror.model_validate(_without_type(command)).on)
+            case "listening":
+                self._session.set_listening(Listening.model_validate(_without_type(command)).on)
+            case "act":
+                name = Action.model_validate(_without_type(command)).name
+                self._session.act(name)
+                self.send("accepted", {"command": "act", "name": name})
+            case "stop_action":
+                self._session.stop_action()
             case kind:
                 raise InvalidInput("unknown_command", f"There is no command {str(kind)[:40]!r}.")
 

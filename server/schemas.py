@@ -51,6 +51,18 @@ class Mirror(_Strict):
     on: StrictBool
 
 
+class Listening(_Strict):
+    """Whether somebody else has the floor."""
+
+    on: StrictBool
+
+
+class Action(_Strict):
+    """Something the avatar is to do."""
+
+    name: Text = Field(min_length=1, max_length=32)
+
+
 class PcmHello(_Strict):
     """First message of a PCM socket: what the binary ones will hold."""
 

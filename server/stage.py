@@ -25,7 +25,7 @@ import av
 import cv2
 import numpy as np
 
-from engine.avatar.bundle import IDLE_FILE, Avatar, AvatarCard, list_avatars, load_avatar
+from engine.avatar.bundle import IDLE_FILE, Avatar, AvatarCard, default_avatar, list_avatars, load_avatar
 from engine.config import Config
 from engine.conversation.tts.base import Voice
 from engine.errors import AvatarInvalid, ConfigInvalid, NotFound
@@ -65,7 +65,7 @@ class Stage:
         self.config = config
         self.metrics = metrics
         self.cards = cards
-        self.default = config.avatar or min(cards)
+        self.default = config.avatar or default_avatar(cards)
         self._renderer: Renderer | None = None
         self._voice: Voice | None = None
         # The one asked for last is last.

@@ -4,7 +4,7 @@
  * Place in the flow: the top. It decides what is said in words and what is shown; media and connection live below.
  *
  * Query options: `?avatar=name` a face, `?debug` figures over the portrait, `?raw` a microphone without the browser's
- * processing. `window.visavis` is the TalkingHead, for benchmarks and the curious: say, play, interrupt, mirror, stats.
+ * processing. `window.visavis` is the TalkingHead, for benchmarks and the curious: say, play, act, interrupt, mirror, stats.
  */
 
 import { Captions } from "./captions.js";
@@ -174,6 +174,7 @@ head.addEventListener("sound", ({ detail }) => {
 /** @param {"off"|"asking"|"on"|"muted"} state */
 function setTalk(state) {
   $("talk").dataset.state = state;
+  head.listen(state === "on");
   $("mirror").hidden = !["on", "muted"].includes(state);
   $("talk-label").textContent = { off: "Start talking", asking: "Waiting for permission", on: "Mute microphone", muted: "Unmute microphone" }[state];
   $("talk-button").querySelector("use").setAttribute("href", state === "muted" ? "#i-mic-off" : "#i-mic");
@@ -368,6 +369,7 @@ function introduce(list) {
   head.poster = $("ambient").src = head.api.poster(face.name);
   $("ambient").hidden = false;
   panel.showFaces(list, face.name);
+  panel.showMoves(face.clips ?? []);
   arrange();
 }
 

@@ -1,5 +1,5 @@
 /**
- * The settings panel and the developer's readout: faces, microphones, volume, and how good the connection is.
+ * The settings panel and the developer's readout: faces, movements, microphones, volume, and how good the connection is.
  *
  * Place in the flow: reads and sets a `TalkingHead` and a `Microphone`; nothing depends on it. Figures are fetched only
  * while the page is visible.
@@ -62,6 +62,9 @@ export class Panel {
     $("volume").addEventListener("input", (e) => (head.volume = Number(e.target.value)));
     $("devices").addEventListener("change", (e) => chooseMicrophone(e.target.value));
     $("settings").addEventListener("toggle", (e) => e.newState === "open" && this.refresh());
+    for (const [event, on] of [["action_started", true], ["action_ended", false]])
+      head.addEventListener(event, ({ detail }) => this.#mark(detail.name, on));
+    head.addEventListener("state", () => this.#mark());
     microphone.addEventListener("devices", () => this.refreshDevices());
     head.addEventListener("metrics", ({ detail }) => (this.#metrics = detail));
     setInterval(() => this.#tick(), INTERVAL_MS);
@@ -89,6 +92,30 @@ export class Panel {
         return label;
       }),
     );
+  }
+
+  /** Movements the face can be asked for; listening is up to the microphone. */
+  showMoves(clips) {
+    const moves = clips.filter(({ name }) => name !== "listening");
+    $("moves").hidden = !moves.length;
+    $("moves-list").replaceChildren(
+      ...moves.map(({ name }) => {
+        const button = Object.assign(document.createElement("button"), { type: "button", className: "pill toggle" });
+        button.dataset.name = name;
+        button.textContent = name[0].toUpperCase() + name.slice(1).replace(/[-_]/g, " ");
+        button.setAttribute("aria-pressed", "false");
+        button.addEventListener("click", () =>
+          button.getAttribute("aria-pressed") === "true" ? this.#head.stopAction() : this.#head.act(name),
+        );
+        return button;
+      }),
+    );
+  }
+
+  /** Show which movement plays; without a name, that none does. */
+  #mark(name, on = false) {
+    for (const button of $("moves-list").children)
+      if (!name || button.dataset.name === name) button.setAttribute("aria-pressed", String(on));
   }
 
   async refreshDevices() {

@@ -7,7 +7,7 @@
  * Invariants:
  *   - at most one RTCPeerConnection is alive, and every callback of an older one is ignored;
  *   - the audio line is sendrecv from the start, so a microphone joins by replaceTrack, without another offer;
- *   - the microphone and the mirror switch survive a reconnect; the session's id does not (aiortc has no ICE restart);
+ *   - the microphone and the switches for mirror and listening survive a reconnect; the session's id does not (aiortc has no ICE restart);
  *   - a session that this page has opened is closed by it, whatever happens in between.
  *
  * States: new -> connecting -> live -> (reconnecting -> live)* -> closed. `waiting` is a seat we are queueing for,
@@ -41,6 +41,7 @@ export class Peer extends EventTarget {
   #sender = null;
   #microphone = null;
   #mirror = false;
+  #listening = false;
   #generation = 0;
   #retryTimer = 0;
   #heartbeat = 0;
@@ -110,6 +111,12 @@ export class Peer extends EventTarget {
   setMirror(on) {
     this.#mirror = on;
     this.send({ type: "mirror", on });
+  }
+
+  /** Have the face show that it listens, or not. Kept across reconnects. */
+  setListening(on) {
+    this.#listening = on;
+    this.send({ type: "listening", on });
   }
 
   /** The browser's raw statistics, or null while there is no connection. */
@@ -189,6 +196,7 @@ export class Peer extends EventTarget {
       if (stale()) return;
       heard = ticked = performance.now();
       if (this.#mirror) this.send({ type: "mirror", on: true });
+      if (this.#listening) this.send({ type: "listening", on: true });
       this.#heartbeat = setInterval(() => {
         const now = performance.now();
         // A late tick means that this page slept; the server deserves a chance to answer first.

@@ -12,8 +12,9 @@
  *   POST   sessions/{id}/close       also by sendBeacon while the page goes away
  *   GET    avatars, avatars/{name}/poster.jpg, config.json
  *   errors {error: {code, message}}  with a fitting status and, when busy, Retry-After
- *   data channel "visavis"           commands say, interrupt, mirror, ping; events state, speaking, caption,
- *                                    viseme, metrics, error, pong
+ *   data channel "visavis"           commands say, interrupt, mirror, listening, act, stop_action, ping; events
+ *                                    state, speaking, caption, viseme, action_started, action_ended, metrics, error,
+ *                                    pong
  */
 
 export const CHANNEL = "visavis";
@@ -155,7 +156,7 @@ export class Api {
     return { ...DEFAULT_CONFIG, ...(await this.#call("GET", "config.json")) };
   }
 
-  /** @returns {Promise<Array<{name: string, title: string}>>} */
+  /** @returns {Promise<Array<{name: string, title: string, clips: Array<{name: string, loop: boolean}>}>>} */
   async avatars() {
     const list = await this.#call("GET", "avatars");
     return Array.isArray(list) ? list : list.avatars;

@@ -14,7 +14,8 @@
  * Events (none bubbles; `detail` in braces)
  *   state     {state, reason, retryAt}   see peer.js; reason is a Problem or null
  *   firstframe {ms}                      the first picture, since `connect` or since the last one was lost
- *   speaking, caption, viseme, metrics, error, accepted, interrupted   as they come over the data channel
+ *   speaking, caption, viseme, metrics, error, accepted, interrupted, action_started, action_ended
+ *                                     as they come over the data channel
  *   sound     {muted, blocked}           blocked: the browser wants a click before it plays sound
  *   shape     {ratio}                    width / height of the picture
  *
@@ -29,7 +30,10 @@ const HUSH_LIMIT_MS = 1000;
 /** Sound sent before that answer is still in the browser's buffer for so long. */
 const BUFFER_MS = 120;
 
-const SERVER_EVENTS = new Set(["caption", "viseme", "metrics", "error", "accepted", "interrupted"]);
+const SERVER_EVENTS = new Set([
+  ...["caption", "viseme", "metrics", "error", "accepted", "interrupted"],
+  ...["action_started", "action_ended"],
+]);
 
 export class TalkingHead extends HTMLElement {
   #peer = null;
@@ -155,6 +159,28 @@ export class TalkingHead extends HTMLElement {
 
   get mirroring() {
     return this.#mirror;
+  }
+
+  /**
+   * Tell the face that somebody else has the floor: while it says nothing itself, it shows that it listens.
+   * @param {boolean} on
+   */
+  listen(on) {
+    this.#peer?.setListening(on);
+  }
+
+  /**
+   * Play a clip of the face, once or, when it loops, until `stopAction`, another one or speech. What comes of it is an
+   * event: `action_started`, or `error` for a clip that this face does not have.
+   * @param {string} name e.g. "greeting", "nod", "thinking"; see `clips` of the server's avatars
+   */
+  act(name) {
+    this.#peer?.send({ type: "act", name });
+  }
+
+  /** End what `act` began. */
+  stopAction() {
+    this.#peer?.send({ type: "stop_action" });
   }
 
   /** Send this microphone track; null sends nothing. Needs no new connection. */

@@ -15,15 +15,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from engine.audio.window import MelWindow
-from engine.avatar.bundle import Avatar
+from engine.avatar.bundle import Avatar, Clip
 from engine.conversation.tts.base import SpeechPiece, Word
 from engine.errors import BackendFailed
 from engine.lipsync.base import FacePatch, LipJob
 from engine.metrics import EngineMetrics
-from engine.renderer import Rendering, render_now
+from engine.renderer import PictureJob, Rendering, render_now
 from engine.types import FRAME_SAMPLES, MOUTH_SHAPES, PLAYOUT_RATE
 
 TINY_SIDE = 96
@@ -49,6 +50,17 @@ def tiny_avatar(frames: int = TINY_FRAMES, name: str = "tiny") -> Avatar:
     return Avatar(
         name, "Tiny", (side, side), "CC0-1.0", "drawn by the tests", True, "", pictures, landmarks, boxes
     )  # fmt: skip
+
+
+def tiny_clip(frames: int = 30, corner: int = 240, *, loop: bool = False, shift: float = 0.0) -> Clip:
+    """A clip of ``tiny_avatar``: its top left corner has one shade, its face sits ``shift`` pixels further right."""
+    rest = tiny_avatar(frames=1)
+    move = np.array([[1, 0, shift], [0, 1, 0]], np.float32)
+    picture = cv2.warpAffine(rest.frames[0], move, (TINY_SIDE, TINY_SIDE), borderMode=cv2.BORDER_REPLICATE)
+    picture[:16, :16] = corner
+    pictures = np.repeat(picture[None], frames, axis=0)
+    landmarks = np.repeat(rest.landmarks + np.array([shift, 0], np.float32), frames, axis=0)
+    return Clip(pictures, landmarks, np.repeat(rest.boxes, frames, axis=0), loop)
 
 
 def idle_number(image: np.ndarray) -> int:
@@ -117,7 +129,7 @@ class FakeLipSync:
         # Column 2 + 1.6 is the middle of the 40 ms frame.
         loudness = float(np.clip((job.mel[:, 3:5].max() + 4) / 8, 0, 1)) * job.strength
         y1, y2, x1, x2 = _MOUTH_BOX
-        crop = job.prepared.avatar.frames[job.frame_index, y1:y2, x1:x2].copy()
+        crop = job.prepared.avatar.picture(job.frame_index)[y1:y2, x1:x2].copy()
         crop[: round(loudness * (y2 - y1))] = 0
         mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
         mouth[0] = loudness
@@ -131,7 +143,7 @@ class VirtualRenderer:
         self.lipsync = lipsync
         self.metrics = EngineMetrics()
         self.compute_s = compute_s
-        self.submitted: list[LipJob] = []
+        self.submitted: list[PictureJob] = []
         self._time = time_source
         self._queue: list[tuple[float, int, Rendering]] = []
         self._order = itertools.count()
@@ -140,7 +152,7 @@ class VirtualRenderer:
     async def prepare(self, avatar: Avatar) -> FakePrepared:
         return self.lipsync.prepare(avatar)
 
-    def submit(self, job: LipJob, deadline_s: float, owner: object = None) -> Rendering:
+    def submit(self, job: PictureJob, deadline_s: float, owner: object = None) -> Rendering:
         rendering = Rendering(job, asyncio.get_running_loop().create_future())
         self.submitted.append(job)
         heapq.heappush(self._queue, (deadline_s, next(self._order), rendering))

@@ -65,7 +65,9 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     "torchvision": (),
     "librosa": ("engine.studio", "engine.evaluate"),
-    "openvino": ("engine.lipsync.builtin", "engine.lipsync.openvino_runtime", "engine.studio", "engine.evaluate"),
+    "openvino": (
+        "engine.lipsync.builtin", "engine.lipsync.openvino_runtime", "engine.avatar.face_models", "engine.studio", "engine.evaluate",
+    ),
     "espeakng_loader": ("engine.conversation.tts.espeak", "engine.studio"),
     "soxr": ("engine.audio", "engine.studio", "engine.evaluate"),
     "cv2": (
@@ -164,9 +166,7 @@ def test_module_imports_only_lower_layers(module: str) -> None:
 def test_packages_are_imported_only_by_their_owners(module: str) -> None:
     packages = {name.split(".")[0] for name in IMPORTS[module]}
     strays = [
-        package
-        for package in packages & OWNERS.keys()
-        if not any(is_below(module, owner) for owner in OWNERS[package])
+        package for package in packages & OWNERS.keys() if not any(is_below(module, owner) for owner in OWNERS[package])
     ]
     assert not strays
 

@@ -8,8 +8,8 @@ from engine.audio.mel import SILENCE as SILENT_MEL
 from engine.audio.mel import mel_spectrogram
 from engine.audio.pcm import Decimator
 from engine.audio.window import MelWindow
+from engine.avatar.body import Body
 from engine.avatar.bundle import Avatar
-from engine.avatar.idle import IdleLoop
 from engine.planner import QUIET_FRAMES, QUIET_MEL, SILENCE, FramePlan, FramePlanner
 
 LOUD = np.full((80, 8), 1.0, np.float32)
@@ -19,7 +19,7 @@ SOUND = np.ones(1920, np.int16)
 
 @pytest.fixture
 def planner(avatar: Avatar) -> FramePlanner:
-    return FramePlanner(IdleLoop(avatar))
+    return FramePlanner(Body(avatar))
 
 
 def speak(planner: FramePlanner, mels: list[np.ndarray], **options: bool) -> list[FramePlan]:
@@ -61,14 +61,14 @@ def test_gated_speech_counts_as_speaking_only_while_the_mouth_is_up(planner: Fra
 def test_body_moves_on_whatever_the_mouth_does(planner: FramePlanner, avatar: Avatar) -> None:
     plans = [planner.rest(), *speak(planner, [LOUD] * 3), planner.rest(), *speak(planner, [QUIET] * 20)]
     assert [plan.sequence for plan in plans] == list(range(25))
-    assert [plan.frame_index for plan in plans] == [n % len(avatar.frames) for n in range(25)]
+    assert [plan.pose.index for plan in plans] == [n % len(avatar.frames) for n in range(25)]
 
 
 def test_rewound_plans_are_planned_again_as_if_they_had_not_been(planner: FramePlanner) -> None:
     kept, taken, _ = speak(planner, [LOUD] * 3)
     planner.rewind(taken)
     again = planner.rest()
-    assert again.sequence == taken.sequence and again.frame_index == taken.frame_index
+    assert again.sequence == taken.sequence and again.pose == taken.pose
     assert 0 < again.strength < kept.strength
     assert speak(planner, [LOUD])[0].sequence == taken.sequence + 1
 
@@ -76,7 +76,7 @@ def test_rewound_plans_are_planned_again_as_if_they_had_not_been(planner: FrameP
 def test_silenced_plan_keeps_its_picture_and_loses_its_sound(planner: FramePlanner) -> None:
     plan = speak(planner, [LOUD])[0]
     quiet = plan.silenced()
-    assert quiet.mel is plan.mel and quiet.strength == plan.strength and quiet.frame_index == plan.frame_index
+    assert quiet.mel is plan.mel and quiet.strength == plan.strength and quiet.pose == plan.pose
     assert quiet.audio is SILENCE and not quiet.speaking and quiet.utterance_id == 0
 
 

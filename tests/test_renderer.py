@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import threading
 import time
 
@@ -6,19 +7,22 @@ import numpy as np
 import pytest
 
 from engine.audio.mel import SILENCE
+from engine.avatar.body import Pose
 from engine.avatar.bundle import Avatar
+from engine.avatar.head_move import cross_fade, lean
 from engine.compose import paste
 from engine.errors import BackendFailed, Busy, Closed
 from engine.lipsync.base import LipJob, PreparedAvatar
-from engine.renderer import Rendered, Renderer
-from tests.fakes import FakeLipSync, FakePrepared, mouth_height, tiny_avatar
+from engine.renderer import PictureJob, Rendered, Renderer, render_now
+from engine.types import REST_MOUTH
+from tests.fakes import FakeLipSync, FakePrepared, mouth_height, tiny_avatar, tiny_clip
 
 
-def job(avatar: Avatar, frame_index: int = 0, level: float = 2.0) -> LipJob:
-    return LipJob(FakePrepared(avatar), frame_index, np.full((80, 8), level, np.float32))
+def job(avatar: Avatar, frame_index: int = 0, level: float = 2.0) -> PictureJob:
+    return PictureJob(FakePrepared(avatar), Pose(frame_index), np.full((80, 8), level, np.float32))
 
 
-async def render(renderer: Renderer, work: LipJob) -> Rendered:
+async def render(renderer: Renderer, work: PictureJob) -> Rendered:
     return await renderer.submit(work, 0.0).result
 
 
@@ -31,10 +35,28 @@ async def renderer(lipsync: FakeLipSync):
 
 async def test_picture_is_the_patch_pasted_on_its_idle_picture(renderer: Renderer, avatar: Avatar) -> None:
     rendered = await render(renderer, job(avatar, 3))
-    patch = renderer.lipsync.predict([job(avatar, 3)])[0]
+    patch = renderer.lipsync.predict([LipJob(FakePrepared(avatar), 3, np.full((80, 8), 2.0, np.float32))])[0]
     assert np.array_equal(rendered.image, paste(avatar.frames[3], patch))
     assert mouth_height(rendered.image) == 18 and rendered.mouth is not None and rendered.mouth[0] == 0.75
     assert mouth_height((await render(renderer, job(avatar, level=SILENCE))).image) == 0
+
+
+def test_body_between_two_pictures_speaks_on_both_and_blends_them(lipsync: FakeLipSync) -> None:
+    avatar = dataclasses.replace(tiny_avatar(), clips={"nod": tiny_clip(25, shift=6)})
+    prepared, mel = FakePrepared(avatar), np.full((80, 8), 2.0, np.float32)
+    one, other = 3, len(avatar.frames) + 4
+    drawn = [paste(avatar.picture(index), lipsync.predict([LipJob(prepared, index, mel)])[0]) for index in (one, other)]
+    rendered = render_now(lipsync, PictureJob(prepared, Pose(one, other, 0.4), mel))
+    expected = cross_fade(drawn[0], avatar.landmarks_of(one), drawn[1], avatar.landmarks_of(other), 0.4)
+    assert np.array_equal(rendered.image, expected) and rendered.mouth is not None and rendered.mouth[0] == 0.75
+    silent = render_now(lipsync, PictureJob(prepared, Pose(one, other, 0.4), None))
+    assert not np.array_equal(silent.image, expected) and silent.mouth is REST_MOUTH
+
+
+def test_head_that_leans_in_speaks_as_it_leans(lipsync: FakeLipSync, avatar: Avatar) -> None:
+    upright = render_now(lipsync, job(avatar)).image
+    leaning = render_now(lipsync, dataclasses.replace(job(avatar), pose=Pose(0, lean=0.5))).image
+    assert np.array_equal(leaning, lean(upright, avatar.landmarks.mean(0), 0.5))
 
 
 async def test_models_run_on_threads_of_their_own(renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync) -> None:

@@ -2,10 +2,12 @@
 
 Place in the flow: studio or photo preparation -> folder -> ``load_avatar`` -> ``LipSync.prepare``, idle pictures.
 
-A folder ``avatars/<name>/`` holds three files and nothing that could run code:
-    * ``avatar.toml``: title, fps, size, licence, source, synthetic, consent;
-    * ``idle.mp4``: the idle loop, H.264 yuv420p, BT.709 limited range, 25 fps;
-    * ``faces.npz``: ``landmarks`` (N, 5, 2) float32 and ``boxes`` (N, 4) float32, one row per frame.
+A folder ``avatars/<name>/`` holds nothing that could run code:
+    * ``avatar.toml``: title, fps, size, licence, source, synthetic, consent, and a table ``[clips.<clip>]`` with
+      ``loop`` for each clip; consent is a text or a table of the texts who, when and scope;
+    * ``idle.mp4``: the idle loop, H.264 yuv420p, BT.709 limited range, 25 fps; ``clip_<clip>.mp4``: a clip, likewise;
+    * ``faces.npz``: ``landmarks`` (N, 5, 2) float32 and ``boxes`` (N, 4) float32, one row per frame of the loop;
+      ``clip_<clip>_landmarks`` and ``clip_<clip>_boxes`` for each clip.
 
 Invariants:
     * the folder's name is the avatar's name;
@@ -20,12 +22,18 @@ import json
 import logging
 import re
 import tomllib
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from engine.avatar.footage import Clip, check_clips, check_footage, check_length, check_size, read_faces
+from engine.avatar.footage import invalid as _invalid
+from engine.avatar.footage import require_file as _require_file
 from engine.avatar.video import decode_loop, encode_loop
 from engine.errors import AvatarInvalid, NotFound
 from engine.types import FPS
@@ -35,15 +43,14 @@ IDLE_FILE = "idle.mp4"
 FACES_FILE = "faces.npz"
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+CLIP_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+LISTENING = "listening"
+"""The clip that is shown while somebody else speaks; must be a loop."""
 
-MIN_SIDE = 64
-MAX_SIDE = 2160
-MIN_FRAMES = 2
-MAX_FRAMES = 60 * FPS
-MAX_DECODED_BYTES = 1 << 30
-"""Pictures stay decoded in memory; a gibibyte is 52 s at 512 x 512 and already generous."""
+_FIRST_SHIPPED = "maya"
+
+MAX_CLIPS = 16
 MAX_VIDEO_BYTES = 256 << 20
-MAX_FACES_BYTES = 4 << 20
 MAX_CARD_BYTES = 64 << 10
 
 _log = logging.getLogger(__name__)
@@ -61,6 +68,7 @@ class AvatarCard:
         source: where the pictures come from, one sentence.
         synthetic: True when no real person is shown.
         consent: how the shown person agreed; may be empty only for synthetic avatars.
+        clips: what it can do beside resting, in order of their names; whether it loops, by name.
     """
 
     name: str
@@ -70,9 +78,10 @@ class AvatarCard:
     source: str
     synthetic: bool
     consent: str = ""
+    clips: Mapping[str, bool] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Avatar:
     """A talking head at rest: the pictures speech is pasted onto, and where the face is in each.
 
@@ -83,6 +92,9 @@ class Avatar:
             mouth corner (image left), mouth corner (image right).
         boxes: (N, 4) float32 face boxes (y1, y2, x1, x2) in pixels.
         fps: pictures a second, always 25.
+        clips: what it can do beside resting, by name.
+
+    All pictures together are numbered: those of the idle loop first, then those of the clips in order of their names.
     """
 
     name: str
@@ -96,6 +108,56 @@ class Avatar:
     landmarks: np.ndarray
     boxes: np.ndarray
     fps: int = FPS
+    clips: Mapping[str, Clip] = field(default_factory=dict)
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """Number of the first picture of each clip, by its name."""
+        starts, start = {}, len(self.frames)
+        for name in sorted(self.clips):
+            starts[name] = start
+            start += len(self.clips[name].frames)
+        return starts
+
+    @property
+    def picture_count(self) -> int:
+        """Pictures of the idle loop and all clips."""
+        return len(self.frames) + sum(len(clip.frames) for clip in self.clips.values())
+
+    def picture(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 BGR picture number ``index`` of all; read-only.
+
+        Raises:
+            IndexError: not within 0 to ``picture_count`` - 1.
+        """
+        footage, position = self._at(index)
+        return footage.frames[position]
+
+    def landmarks_of(self, index: int) -> np.ndarray:
+        """(5, 2) float32 landmarks of picture number ``index`` of all.
+
+        Raises:
+            IndexError: as ``picture``.
+        """
+        footage, position = self._at(index)
+        return footage.landmarks[position]
+
+    def _at(self, index: int) -> tuple[Avatar | Clip, int]:
+        if 0 <= index < len(self.frames):
+            return self, index
+        for name, start in self.starts.items():
+            clip = self.clips[name]
+            if 0 <= index - start < len(clip.frames):
+                return clip, index - start
+        raise IndexError(f"avatar {self.name!r} has no picture {index}")
+
+    def all_landmarks(self) -> np.ndarray:
+        """(picture_count, 5, 2) float32: ``landmarks`` of all pictures in their order."""
+        return np.concatenate([self.landmarks, *(self.clips[name].landmarks for name in sorted(self.clips))])
+
+    def all_boxes(self) -> np.ndarray:
+        """(picture_count, 4) float32: ``boxes`` of all pictures in their order."""
+        return np.concatenate([self.boxes, *(self.clips[name].boxes for name in sorted(self.clips))])
 
 
 def list_avatars(directory: Path) -> dict[str, AvatarCard]:
@@ -111,6 +173,12 @@ def list_avatars(directory: Path) -> dict[str, AvatarCard]:
         except AvatarInvalid as error:
             _log.warning("avatar %s left out: %s", folder.name, error.message)
     return cards
+
+
+def default_avatar(names: Iterable[str]) -> str:
+    """The avatar shown when none is asked for: the first shipped one, or the first by name where it is missing."""
+    known = sorted(names)
+    return _FIRST_SHIPPED if _FIRST_SHIPPED in known else known[0]
 
 
 def avatar_folder(directory: Path, name: str) -> Path:
@@ -155,15 +223,16 @@ def read_card(folder: Path) -> AvatarCard:
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)):
         raise _invalid(name, "avatar_card_incomplete", f"{CARD_FILE} needs 'size' as [width, height]")
     width, height = size
-    _check_size(name, width, height)
+    check_size(name, width, height)
     if table.get("fps") != FPS:
         raise _invalid(name, "avatar_fps", f"the idle loop must have {FPS} pictures a second ('fps = {FPS}')")
     synthetic = table.get("synthetic")
     if not isinstance(synthetic, bool):
         raise _invalid(name, "avatar_card_incomplete", f"{CARD_FILE} needs 'synthetic' as true or false")
-    consent = text("consent", required=False)
+    consent = _consent(name, table.get("consent", ""))
     _check_consent(name, synthetic, consent)
-    return AvatarCard(name, text("title"), (width, height), text("licence"), text("source"), synthetic, consent)
+    clips = _clip_table(name, table.get("clips", {}))
+    return AvatarCard(name, text("title"), (width, height), text("licence"), text("source"), synthetic, consent, clips)
 
 
 def load_avatar(folder: Path) -> Avatar:
@@ -173,16 +242,24 @@ def load_avatar(folder: Path) -> Avatar:
         AvatarInvalid: with a code and a sentence for whatever is missing or inconsistent.
     """
     card = read_card(folder)
-    landmarks, boxes = _read_faces(card.name, folder / FACES_FILE)
-    _require_file(folder / IDLE_FILE, MAX_VIDEO_BYTES)
-    _check_length(card.name, len(landmarks), card.size)
-    frames = decode_loop(folder / IDLE_FILE, card.size, len(landmarks))
+    keys = ["landmarks", "boxes"]
+    for name in card.clips:
+        keys += [f"clip_{name}_landmarks", f"clip_{name}_boxes"]
+    landmarks, boxes, *faces = read_faces(card.name, folder / FACES_FILE, keys)
+    check_length(card.name, len(landmarks), card.size)
+    rows = dict(zip(card.clips, zip(faces[::2], faces[1::2], strict=True), strict=True))
+    check_clips(card.name, {name: len(rows[name][0]) for name in rows}, len(landmarks), card.size)
+    frames = _decode(folder / IDLE_FILE, card.size, len(landmarks))
+    clips = {
+        name: Clip(_decode(_clip_file(folder, name), card.size, len(points)), points, squares, card.clips[name])
+        for name, (points, squares) in rows.items()
+    }
     avatar = Avatar(
         card.name, card.title, card.size, card.licence, card.source, card.synthetic, card.consent,
-        frames, landmarks, boxes,
+        frames, landmarks, boxes, clips=MappingProxyType(clips),
     )  # fmt: skip
     _check(avatar)
-    for array in (frames, landmarks, boxes):
+    for array in (frames, landmarks, boxes, *faces, *(clip.frames for clip in clips.values())):
         array.flags.writeable = False
     return avatar
 
@@ -204,16 +281,19 @@ def write_avatar(folder: Path, avatar: Avatar, *, crf: int = 14) -> None:
             f"The avatar {avatar.name!r} must be named with a-z, 0-9, '-' and '_', and so must its folder.",
         )
     _check_consent(avatar.name, avatar.synthetic, avatar.consent)
-    _check_size(avatar.name, *avatar.size)
+    check_size(avatar.name, *avatar.size)
     _check(avatar)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD_FILE).unlink(missing_ok=True)
+    for old in folder.glob("clip_*.mp4"):
+        old.unlink()
     encode_loop(folder / IDLE_FILE, avatar.frames, crf)
-    np.savez_compressed(
-        folder / FACES_FILE,
-        landmarks=avatar.landmarks.astype(np.float32),
-        boxes=avatar.boxes.astype(np.float32),
-    )
+    faces = {"landmarks": avatar.landmarks, "boxes": avatar.boxes}
+    for name, clip in sorted(avatar.clips.items()):
+        encode_loop(_clip_file(folder, name), clip.frames, crf)
+        faces |= {f"clip_{name}_landmarks": clip.landmarks, f"clip_{name}_boxes": clip.boxes}
+    arrays: dict[str, Any] = {key: rows.astype(np.float32) for key, rows in faces.items()}
+    np.savez_compressed(folder / FACES_FILE, **arrays)
     width, height = avatar.size
     lines = [
         f"title = {_toml(avatar.title)}",
@@ -225,6 +305,8 @@ def write_avatar(folder: Path, avatar: Avatar, *, crf: int = 14) -> None:
     ]
     if avatar.consent:
         lines.append(f"consent = {_toml(avatar.consent)}")
+    for name, clip in sorted(avatar.clips.items()):
+        lines += ["", f"[clips.{name}]", f"loop = {str(clip.loop).lower()}"]
     (folder / CARD_FILE).write_text("\n".join(lines) + "\n", "utf-8")
 
 
@@ -233,79 +315,72 @@ def _toml(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _invalid(name: str, code: str, reason: str) -> AvatarInvalid:
-    return AvatarInvalid(code, f"Avatar {name!r} cannot be used: {reason}.")
+def _clip_file(folder: Path, name: str) -> Path:
+    return folder / f"clip_{name}.mp4"
 
 
-def _require_file(path: Path, limit_bytes: int) -> None:
-    name = path.parent.resolve().name
-    if not path.is_file():
-        raise _invalid(name, "avatar_file_missing", f"{path.name} is missing")
-    size = path.stat().st_size
-    if size == 0 or size > limit_bytes:
-        raise _invalid(name, "avatar_file_size", f"{path.name} has {size} bytes; allowed are 1 to {limit_bytes}")
+def _decode(path: Path, size: tuple[int, int], count: int) -> np.ndarray:
+    _require_file(path, MAX_VIDEO_BYTES)
+    return decode_loop(path, size, count)
 
 
-def _check_size(name: str, width: int, height: int) -> None:
-    if any(side % 2 or not MIN_SIDE <= side <= MAX_SIDE for side in (width, height)):
-        raise _invalid(name, "avatar_size", f"width and height must be even and within {MIN_SIDE} to {MAX_SIDE}")
+def _consent(name: str, value: object) -> str:
+    """The consent as one text; a table becomes ``who, when: scope``."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, dict) and value.keys() == {"who", "when", "scope"}:
+        parts = [value[key] for key in ("who", "when", "scope")]
+        who, when, scope = (str(part).strip() if isinstance(part, str | date) else "" for part in parts)
+        if who and when and scope:
+            return f"{who}, {when}: {scope}"
+    raise _invalid(
+        name, "avatar_card_incomplete", f"'consent' in {CARD_FILE} must be a text, or a table of who, when and scope"
+    )
 
 
-def _check_length(name: str, count: int, size: tuple[int, int]) -> None:
-    if not MIN_FRAMES <= count <= MAX_FRAMES or count * size[0] * size[1] * 3 > MAX_DECODED_BYTES:
-        raise _invalid(name, "avatar_length", f"{count} pictures, not {MIN_FRAMES} to {MAX_FRAMES} within 1 GiB")
+def _clip_table(name: str, table: object) -> dict[str, bool]:
+    """Whether each clip of a card loops, in order of their names."""
+    if not isinstance(table, dict) or len(table) > MAX_CLIPS:
+        raise _invalid(name, "avatar_card_incomplete", f"'clips' in {CARD_FILE} must be at most {MAX_CLIPS} tables")
+    loops = {}
+    for clip in sorted(table):
+        settings = table[clip]
+        if not isinstance(settings, dict) or not isinstance(settings.get("loop", False), bool):
+            raise _invalid(name, "avatar_card_incomplete", f"[clips.{clip}] in {CARD_FILE} needs loop = true or false")
+        loops[clip] = settings.get("loop", False)
+    _check_clip_names(name, loops)
+    return loops
+
+
+def _check_clip_names(name: str, loops: Mapping[str, bool]) -> None:
+    for clip, loop in loops.items():
+        if not CLIP_PATTERN.fullmatch(clip):
+            raise _invalid(
+                name,
+                "avatar_clip_name",
+                f"the clip {clip!r} must be named with a-z, 0-9, '-' and '_', a letter first, at most 32 characters",
+            )
+        if clip == LISTENING and not loop:
+            raise _invalid(
+                name, "avatar_clip_loop", f"the clip {clip!r} lasts as long as somebody speaks; it must loop"
+            )
 
 
 def _check_consent(name: str, synthetic: bool, consent: str) -> None:
     if not synthetic and not consent.strip():
-        raise _invalid(
-            name, "avatar_consent_missing", "a real person is shown, so 'consent' must say how they agreed"
-        )
+        raise _invalid(name, "avatar_consent_missing", "a real person is shown, so 'consent' must say how they agreed")
 
 
 def _check(avatar: Avatar) -> None:
-    """Raises AvatarInvalid unless pictures, landmarks and boxes fit each other."""
-    name, frames = avatar.name, avatar.frames
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
-        raise _invalid(name, "avatar_frames", "pictures must be (N, H, W, 3) uint8")
-    count, height, width = frames.shape[:3]
+    """Raises AvatarInvalid unless the idle loop and all clips are sound and fit each other."""
+    name = avatar.name
     if avatar.fps != FPS:
         raise _invalid(name, "avatar_fps", f"the idle loop must have {FPS} pictures a second")
-    if (width, height) != avatar.size:
-        raise _invalid(name, "avatar_size", f"pictures are {width} x {height}, the card says {avatar.size}")
-    _check_length(name, count, avatar.size)
-    if avatar.landmarks.shape != (count, 5, 2) or avatar.boxes.shape != (count, 4):
-        raise _invalid(
-            name,
-            "avatar_faces_shape",
-            f"{count} pictures need landmarks ({count}, 5, 2) and boxes ({count}, 4), "
-            f"but there are {avatar.landmarks.shape} and {avatar.boxes.shape}",
-        )
-    if not (np.isfinite(avatar.landmarks).all() and np.isfinite(avatar.boxes).all()):
-        raise _invalid(name, "avatar_faces_values", "landmarks and boxes must be finite numbers")
-    x, y = avatar.landmarks[..., 0], avatar.landmarks[..., 1]
-    if (x < 0).any() or (x >= width).any() or (y < 0).any() or (y >= height).any():
-        raise _invalid(name, "avatar_faces_values", "every landmark must lie inside the picture")
-    if (x[:, 0] >= x[:, 1]).any() or (x[:, 3] >= x[:, 4]).any() or (y[:, 3:].min(1) <= y[:, :2].max(1)).any():
-        raise _invalid(
-            name,
-            "avatar_faces_values",
-            "landmarks must be in the order left eye, right eye, nose, mouth left, mouth right",
-        )
-    y1, y2, x1, x2 = avatar.boxes.T
-    if (y2 - y1 < 8).any() or (x2 - x1 < 8).any() or (y1 >= height).any() or (x1 >= width).any():
-        raise _invalid(name, "avatar_faces_values", "face boxes must be (y1, y2, x1, x2), at least 8 pixels wide")
-
-
-def _read_faces(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    _require_file(path, MAX_FACES_BYTES)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_FACES_BYTES:
-                raise _invalid(name, "avatar_file_size", f"{FACES_FILE} unpacks to more than {MAX_FACES_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["landmarks"].astype(np.float32), arrays["boxes"].astype(np.float32)
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, TypeError) as error:
-        raise _invalid(
-            name, "avatar_faces_unreadable", f"{FACES_FILE} must hold the arrays 'landmarks' and 'boxes' ({error})"
-        ) from error
+    if len(avatar.clips) > MAX_CLIPS:
+        raise _invalid(name, "avatar_clips_size", f"there are {len(avatar.clips)} clips; {MAX_CLIPS} are allowed")
+    _check_clip_names(name, {clip: avatar.clips[clip].loop for clip in avatar.clips})
+    check_length(name, len(avatar.frames), avatar.size)
+    check_footage(name, "the idle loop", avatar.frames, avatar.landmarks, avatar.boxes, avatar.size)
+    check_clips(name, {clip: len(avatar.clips[clip].frames) for clip in avatar.clips}, len(avatar.frames), avatar.size)
+    for clip, footage in avatar.clips.items():
+        check_footage(name, f"the clip {clip!r}", footage.frames, footage.landmarks, footage.boxes, avatar.size)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from engine import registry
 from engine.audio.decode import decode_audio
 from engine.audio.pcm import to_playout
-from engine.avatar.bundle import avatar_folder, list_avatars, load_avatar
+from engine.avatar.bundle import avatar_folder, default_avatar, list_avatars, load_avatar
 from engine.config import Config, load_config
 from engine.config import add_arguments as add_options
 from engine.conversation.tts.base import is_speakable
@@ -112,10 +112,10 @@ def first_avatar(config: Config) -> str:
     Raises:
         NotFound: ``avatar_not_found`` when there is none at all.
     """
-    names = list(list_avatars(config.avatars_dir))
+    names = list_avatars(config.avatars_dir)
     if not names:
         raise NotFound("avatar_not_found", f"There is no avatar in {config.avatars_dir}.")
-    return names[0]
+    return default_avatar(names)
 
 
 async def spoken(text: str, config: Config) -> np.ndarray:

@@ -36,7 +36,7 @@ class LipJob:
 
     Attributes:
         prepared: what this model's ``prepare`` returned for the avatar.
-        frame_index: which frame of the avatar's idle loop the mouth goes onto.
+        frame_index: which picture of the avatar the mouth goes onto, numbered as in ``Avatar``.
         mel: (80, window.columns) float32 in [-4, 4], the window of this video frame.
         strength: 0 leaves the face at rest, 1 speaks fully; eases speech in and out.
     """

@@ -22,18 +22,27 @@ RIG: Mapping[str, Mapping[str, float]] = {
     "mouthPress": {_UNIT + "compression": 0.62},
     "mouthFunnel": {_UNIT + "protusion": 0.60},
     "mouthPucker": {_UNIT + "pursing": 0.75},
-    "mouthStretch": {_UNIT + "retraction": 0.50},
+    "mouthStretch": {_UNIT + "retraction": 0.50, _UNIT + "upward-retraction": 0.18},
     "mouthUpperUp": {_UNIT + "upward-retraction": 0.40},
     "mouthLowerDown": {
         _UNIT + "parling": 0.50,
+        _UNIT + "upward-retraction": 0.14,
         "arkit/mouthLowerDownLeft": 0.20,
         "arkit/mouthLowerDownRight": 0.20,
     },
-    "mouthRollLower": {_UNIT + "parling": 0.15, "arkit/mouthRollLower": 0.30, "vis/viseme_FF": 0.55},
+    "mouthRollLower": {
+        _UNIT + "parling": 0.15,
+        _UNIT + "upward-retraction": 0.28,
+        "arkit/mouthRollLower": 0.30,
+        "vis/viseme_FF": 0.55,
+    },
     "mouthSmile": {_UNIT + "corner-puller": 0.60},
     "tongueOut": {"arkit/tongueOut": 0.65},
 }
-"""Mouth shape -> weights of mesh targets at strength 1."""
+"""Mouth shape -> weights of mesh targets at strength 1.
+
+The upper lip rises a little with every shape that bares teeth: without it hisses and f would show a dark slit.
+"""
 
 VISEMES: Mapping[str, Mapping[str, float]] = {
     "sil": {},

@@ -7,6 +7,7 @@ with its own seed; a run that was stopped goes on where it left off).
 Invariants:
     * picture 0 of a person is the reference (mouth vector 0); head, light, camera and base expression stay the same;
     * crops follow ``engine.lipsync.builtin.crop``, jittered in position, scale and roll once per person;
+    * beside every picture lies the mouth's inside without skin and lips, in the fixed light of ``mouth_layers``;
     * shard k of a seed depends on the seed, k and the assets only.
 """
 
@@ -26,6 +27,7 @@ from engine.studio.figure import Figure
 from engine.studio.human import Human
 from engine.studio.identity import random_identity
 from engine.studio.mouth import RIG, VISEMES, target_weights, viseme_vector
+from engine.studio.mouth_layers import draw_inside, of_parts
 from engine.studio.picture_head import Head
 from engine.studio.raster import PART_ID, PARTS, Drawing, Light, View, draw, motion
 from engine.studio.rig import rotation
@@ -140,12 +142,18 @@ def random_paint(rng: np.random.Generator, masculine: bool) -> dict[str, np.ndar
 class Person:
     """One random person in one light in front of one camera."""
 
-    def __init__(self, human: Human, rng: np.random.Generator) -> None:
-        """Draws everything that the person's ten pictures share, and the reference picture."""
+    def __init__(self, human: Human, rng: np.random.Generator, beaming: float = 0.0) -> None:
+        """Draws everything that the person's ten pictures share, and the reference picture.
+
+        Args:
+            human: the base human.
+            rng: source of chance.
+            beaming: share of people who smile so broadly that their teeth show at rest, like many on photographs.
+        """
         identity = random_identity(human, rng)
         figure = Figure(human, identity)
         paint = random_paint(rng, identity.macro.gender > 0.5)
-        self._base = _base_expression(rng)
+        self._base = _beam(rng) if beaming and rng.random() < beaming else _base_expression(rng)
         self._light = random_light(rng, identity.tints)
         self._background = random_background(rng)
         view_seed = int(rng.integers(2**32))
@@ -159,18 +167,21 @@ class Person:
             teeth = np.count_nonzero(self._head.surface.part[shown] == PART_ID["teeth"])
             if teeth <= _TEETH_PIXELS_AT_REST or self._base.get(_JAW):
                 break
+        self._inner = of_parts(self._head.surface, ("teeth", "tongue"))
         self._focus = float(rng.choice([0.0, rng.uniform(0.3, 1.2)]))
         self._gamma = float(rng.uniform(0.8, 1.25))
 
-    def picture(self, mouth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Image (uint8 BGR), flow (float16 pixels), seen and opened (uint8) of a mouth vector."""
+    def picture(self, mouth: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Image (uint8 BGR), inside (uint8 BGR), flow (float16 pixels), seen and opened (uint8) of a mouth vector."""
         weights = dict(self._base)
         for name, weight in target_weights(mouth).items():
             weights[name] = weights.get(name, 0.0) + weight
-        drawing = self._draw(self._head.vertices(weights))
+        vertices = self._head.vertices(weights)
+        drawing = self._draw(vertices)
+        inside = draw_inside(self._inner, vertices, self._view).image
         moved = motion(self._head.surface, drawing, self.reference, self._reference_vertices, self._view)
         shares = [np.round(share * 255).astype(np.uint8) for share in (moved.seen, moved.opened)]
-        return self._developed(drawing.image), moved.flow.astype(np.float16), shares[0], shares[1]
+        return self._developed(drawing.image), inside, moved.flow.astype(np.float16), shares[0], shares[1]
 
     def _draw(self, vertices: np.ndarray) -> Drawing:
         return draw(self._head.surface, vertices, self._view, self._light, self._background, samples=2)
@@ -182,6 +193,17 @@ class Person:
         return cv2.LUT(image, np.round(255 * (np.arange(256) / 255) ** self._gamma).astype(np.uint8))
 
 
+def _beam(rng: np.random.Generator) -> dict[str, float]:
+    """A broad smile with parted lips."""
+    vector = np.zeros(len(MOUTH_SHAPES))
+    for name, least, most in (
+        ("mouthSmile", 0.3, 1.1), ("mouthUpperUp", 0.1, 1.0), ("mouthLowerDown", 0.2, 1.0),
+        ("mouthStretch", 0.0, 0.8), ("jawOpen", 0.0, 0.12),
+    ):  # fmt: skip
+        vector[MOUTH_SHAPES.index(name)] = rng.uniform(least, most)
+    return {**target_weights(vector), **dict.fromkeys(_BLINK, float(rng.uniform(0, 0.4)))}
+
+
 def _base_expression(rng: np.random.Generator) -> dict[str, float]:
     """What the face does all the time: a faint smile, half-closed eyes, sometimes slightly parted lips."""
     vector = np.zeros(len(MOUTH_SHAPES))
@@ -189,37 +211,39 @@ def _base_expression(rng: np.random.Generator) -> dict[str, float]:
         vector[MOUTH_SHAPES.index("mouthSmile")] = rng.uniform(0, 0.45)
     if rng.random() < 0.2:
         vector[MOUTH_SHAPES.index("mouthPress")] = rng.uniform(0, 0.4)
-    parted = rng.random() < 0.1
-    if parted:
+    if rng.random() < 0.2:
         vector[MOUTH_SHAPES.index("jawOpen")] = rng.uniform(0.02, 0.12)
+        vector[MOUTH_SHAPES.index("mouthUpperUp")] = rng.uniform(0, 0.4)
         vector[MOUTH_SHAPES.index("mouthLowerDown")] = rng.uniform(0, 0.25)
     base = target_weights(vector)
     blink = float(rng.uniform(0, 0.25) if rng.random() < 0.8 else rng.uniform(0.25, 1))
     return {**base, **dict.fromkeys(_BLINK, blink)}
 
 
-def make_shard(human: Human, seed: int, shard: int, people: int) -> dict[str, np.ndarray]:
+def make_shard(human: Human, seed: int, shard: int, people: int, beaming: float = 0.0) -> dict[str, np.ndarray]:
     """All arrays of one shard.
 
     Returns:
-        ``images`` (people, MOUTHS, s, s, 3) uint8 BGR, ``mouths`` (people, MOUTHS, shapes) float32, ``flow`` (people,
-        MOUTHS, s, s, 2) float16 pixels, ``seen`` and ``opened`` (people, MOUTHS, s, s) uint8 shares of 255.
+        ``images`` and ``insides`` (people, MOUTHS, s, s, 3) uint8 BGR, ``mouths`` (people, MOUTHS, shapes) float32,
+        ``flow`` (people, MOUTHS, s, s, 2) float16 pixels, ``seen`` and ``opened`` (people, MOUTHS, s, s) uint8 shares
+        of 255.
     """
     rng = np.random.default_rng([seed, shard])
     side = PICTURE_SIZE
     arrays: dict[str, np.ndarray] = {
         "images": np.zeros((people, MOUTHS, side, side, 3), np.uint8),
+        "insides": np.zeros((people, MOUTHS, side, side, 3), np.uint8),
         "mouths": np.zeros((people, MOUTHS, len(MOUTH_SHAPES)), np.float32),
         "flow": np.zeros((people, MOUTHS, side, side, 2), np.float16),
         "seen": np.zeros((people, MOUTHS, side, side), np.uint8),
         "opened": np.zeros((people, MOUTHS, side, side), np.uint8),
     }
     for index in range(people):
-        person = Person(human, rng)
+        person = Person(human, rng, beaming)
         arrays["mouths"][index] = random_mouths(rng)
         for k, mouth in enumerate(arrays["mouths"][index]):
             picture = person.picture(mouth)
-            for name, value in zip(("images", "flow", "seen", "opened"), picture, strict=True):
+            for name, value in zip(("images", "insides", "flow", "seen", "opened"), picture, strict=True):
                 arrays[name][index, k] = value
     return arrays
 
@@ -240,6 +264,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="directory for the shards")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--people", type=int, default=800)
+    parser.add_argument("--beaming", type=float, default=0.0, help="share of people whose teeth show at rest")
     options = parser.parse_args(argv)
     cv2.setNumThreads(1)
     human = Human(Assets.open(options.assets))
@@ -248,7 +273,7 @@ def main(argv: list[str] | None = None) -> int:
         if folder.exists():
             continue
         started = time.monotonic()
-        write_shard(folder, make_shard(human, options.seed, shard, PEOPLE_PER_SHARD))
+        write_shard(folder, make_shard(human, options.seed, shard, PEOPLE_PER_SHARD, options.beaming))
         print(f"{folder.name}: {PEOPLE_PER_SHARD} people in {time.monotonic() - started:.1f} s", flush=True)
     return 0
 

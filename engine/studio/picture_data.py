@@ -4,13 +4,13 @@ Place in the flow: ``pairs`` (shards on disk) -> batches -> ``picture_train``.
 
 Invariants:
     * reference and target of a pair get the same shift, mirror image and colours, only the reference gets noise and
-      JPEG marks: the network must not learn to invent noise;
+      JPEG marks: the network must not learn to invent noise; the inside keeps the studio's colours;
     * shards are memory-mapped, so the data set may be larger than memory, and may grow while it is read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from engine.lipsync.builtin.crop import CROP_SIZE
 
-_ARRAYS = ("images", "mouths", "flow", "seen", "opened")
+_ARRAYS = ("images", "insides", "mouths", "flow", "seen", "opened")
 _REST_SHARE = 0.03
 
 
@@ -32,6 +32,7 @@ class Batch:
     Attributes:
         reference: (B, 3, s, s) float32 BGR in [0, 1], mouth at rest, with camera noise.
         target: (B, 3, s, s) float32, without noise.
+        inside: (B, 3, s, s) float32, teeth and tongue of the target without skin and lips, in the studio's fixed light.
         mouth: (B, 10) float32.
         flow: (B, 2, s, s) float32 true backward warp, grid units.
         seen: (B, 1, s, s) float32 share of the pixel where ``flow`` is true.
@@ -40,6 +41,7 @@ class Batch:
 
     reference: Tensor
     target: Tensor
+    inside: Tensor
     mouth: Tensor
     flow: Tensor
     seen: Tensor
@@ -102,31 +104,27 @@ class Pairs:
         return _stacked([_pair(shard, index, k, centre, mirrored=False) for k in chosen])
 
 
-def joined(first: Batch, second: Batch) -> Batch:
-    """Both batches, one after the other."""
-    return Batch(*(torch.cat([getattr(first, f.name), getattr(second, f.name)]) for f in fields(Batch)))
-
-
 def _pair(
     shard: dict[str, np.ndarray], person: int, target: int, shift: np.ndarray, *, mirrored: bool
 ) -> tuple[np.ndarray, ...]:
     rows, columns = (slice(int(s), int(s) + CROP_SIZE) for s in shift)
     reference = shard["images"][person, 0, rows, columns]
     picture = shard["images"][person, target, rows, columns]
+    inside = shard["insides"][person, target, rows, columns]
     flow = shard["flow"][person, target, rows, columns].astype(np.float32) * (2 / CROP_SIZE)
     seen, opened = (shard[name][person, target, rows, columns, None] for name in ("seen", "opened"))
-    arrays = [reference, picture, flow, seen, opened]
+    arrays = [reference, picture, inside, flow, seen, opened]
     if mirrored:
         arrays = [array[:, ::-1] for array in arrays]
-        arrays[2] = arrays[2] * np.array([-1, 1], np.float32)
+        arrays[3] = arrays[3] * np.array([-1, 1], np.float32)
     return (*arrays, shard["mouths"][person, target])
 
 
 def _stacked(items: list[tuple[np.ndarray, ...]]) -> Batch:
     columns = [torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True)]
-    reference, target, flow, seen, opened = (column.permute(0, 3, 1, 2) for column in columns[:5])
-    reference, target, seen, opened = (column.float() / 255 for column in (reference, target, seen, opened))
-    return Batch(reference, target, columns[5].float(), flow, seen, opened)
+    reference, target, inside, flow, seen, opened = (column.permute(0, 3, 1, 2) for column in columns[:6])
+    reference, target, inside, seen, opened = (x.float() / 255 for x in (reference, target, inside, seen, opened))
+    return Batch(reference, target, inside, columns[6].float(), flow, seen, opened)
 
 
 def _recolouring(size: int, rng: np.random.Generator) -> list[Tensor]:
@@ -148,7 +146,7 @@ def _augmented(batch: Batch, rng: np.random.Generator, mouths: int) -> Batch:
     colours = _recolouring(len(batch.target) // mouths, rng)
     reference = degrade(_recoloured(batch.reference[::mouths], colours), rng).repeat_interleave(mouths, 0)
     target = _recoloured(batch.target, [colour.repeat_interleave(mouths, 0) for colour in colours])
-    return Batch(reference, target, batch.mouth, batch.flow, batch.seen, batch.opened)
+    return replace(batch, reference=reference, target=target)
 
 
 def degrade(reference: Tensor, rng: np.random.Generator) -> Tensor:

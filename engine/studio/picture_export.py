@@ -24,7 +24,7 @@ from engine.types import MOUTH_SHAPES
 
 MAX_DIFFERENCE = 0.02
 """Largest difference of colours and alpha that is let through; weights are stored in 16 bits."""
-_OUTPUTS = ("flow", "interior", "alpha")
+_OUTPUTS = ("flow", "alpha", "shade")
 
 
 def load_weights(path: Path) -> PictureNet:

@@ -29,6 +29,8 @@ NOSE_TIP = 297
 """Body vertex at the tip of the nose."""
 _LIP_REACH = np.array([0.30, 0.13, 0.30], np.float32)
 _OPENING_REACH = np.array([0.42, 0.34, 0.60], np.float32)
+_WALL_DEPTH_DM, _ARCH_PER_DM = 0.10, 3.0
+"""How far behind the front teeth the walls of the mouth begin, and how the arch bends back to the sides."""
 _BEARD_REACH = np.array([0.75, 0.80, 0.90], np.float32)
 
 
@@ -113,8 +115,11 @@ class Head:
 
 
 def in_mouth(vertices: np.ndarray, mouth_centre: np.ndarray) -> np.ndarray:
-    """(V,) float32: 1 for vertices (V, 3) around the mouth, whose surface counts as opened when it comes into view."""
-    return (np.linalg.norm((vertices - mouth_centre) / _OPENING_REACH, axis=1) < 1).astype(np.float32)
+    """(V,) float32: 1 for vertices (V, 3) of the mouth's walls, behind the arch of the teeth; inner lips are not."""
+    offset = vertices - mouth_centre
+    near = np.linalg.norm(offset / _OPENING_REACH, axis=1) < 1
+    behind = -offset[:, 2] > _WALL_DEPTH_DM + _ARCH_PER_DM * offset[:, 0] ** 2
+    return (near & behind).astype(np.float32)
 
 
 def _body_vertices(figure: Figure, base_vertices: Sequence[int]) -> np.ndarray:

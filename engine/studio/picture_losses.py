@@ -1,4 +1,4 @@
-"""What makes a predicted mouth good: true motion, true opening, right colours, and edges as sharp as the target's.
+"""What makes a predicted mouth good: true motion, true opening, right light, and edges as sharp as the target's.
 
 Place in the flow: layers of ``PictureNet`` + truth of a batch -> one number for ``picture_train``.
 
@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from engine.lipsync.builtin.crop import CROP_SIZE
 from engine.studio.picture_data import Batch
-from engine.studio.picture_net import MOUTH_COLUMNS, MOUTH_ROWS, Layers
+from engine.studio.picture_net import MOUTH_COLUMNS, MOUTH_ROWS, Layers, lit
 
 _REGION_BOOST = 4.0
-_PHOTO, _EDGE, _FLOW, _ALPHA, _INTERIOR = 10.0, 10.0, 0.25, 3.0, 40.0
+_PHOTO, _EDGE, _FLOW, _ALPHA, _SHADE = 10.0, 10.0, 0.25, 4.0, 20.0
 
 
 class Seen(NamedTuple):
@@ -48,36 +48,33 @@ def pair_loss(batch: Batch, layers: Layers) -> tuple[Tensor, dict[str, float], S
     importance = batch.seen * (1 + _REGION_BOOST * batch.weight)
     flow = (functional.smooth_l1_loss(pixels, torch.zeros_like(pixels), reduction="none", beta=0.5) * importance).mean()
     mouth = Batch(*(x if x.ndim == 2 else _window(x) for x in (getattr(batch, f.name) for f in fields(Batch))))
-    guess = Layers(*(_window(x) for x in layers))
-    picture = window_picture(batch.reference, guess)
+    inside = _window(lit(batch.inside, layers.shade))
+    opening = _window(layers.alpha)
+    picture = window_picture(batch.reference, _window(layers.flow), opening, inside)
     nearby = 0.2 + mouth.weight
     photo = ((picture - mouth.target).abs() * nearby).mean()
     edge = edge_loss(picture, mouth.target, nearby)
-    known = (mouth.seen + mouth.opened).clamp(0, 1) * 0.9 + 0.1
-    cross = functional.binary_cross_entropy(guess.alpha.clamp(1e-4, 1 - 1e-4), mouth.opened, reduction="none")
-    alpha = (cross * known).mean()
-    inside = functional.max_pool2d(mouth.opened, 3, 1, 1)
-    # Squared: where a tooth may end is unsure, and the channels' medians would disagree about it (green teeth).
-    interior = ((guess.interior - mouth.target).square() * inside).sum() / (inside.sum() * 3 + 100)
-    total = _PHOTO * photo + _EDGE * edge + _FLOW * flow + _ALPHA * alpha + _INTERIOR * interior
-    parts = {"photo": photo, "edge": edge, "flow": flow, "alpha": alpha, "interior": interior}
+    alpha = functional.binary_cross_entropy(opening.clamp(1e-4, 1 - 1e-4), mouth.opened)
+    shade = ((inside - mouth.target).square() * mouth.opened).sum() / (mouth.opened.sum() * 3 + 100)
+    total = _PHOTO * photo + _EDGE * edge + _FLOW * flow + _ALPHA * alpha + _SHADE * shade
+    parts = {"photo": photo, "edge": edge, "flow": flow, "alpha": alpha, "shade": shade}
     seen = Seen(picture, mouth.target, mouth.opened)
     return total, {name: float(value.detach()) for name, value in parts.items()}, seen
 
 
-def window_picture(reference: Tensor, layers: Layers) -> Tensor:
+def window_picture(reference: Tensor, flow: Tensor, alpha: Tensor, inside: Tensor) -> Tensor:
     """The composed picture of the mouth window only.
 
     Args:
         reference: (B, 3, s, s) whole crop, since the window's flow may reach beyond it.
-        layers: the window of the network's layers.
+        flow, alpha, inside: the window of the network's layers and of the lit inside of the mouth.
     """
     size = reference.shape[-1]
     ramp = (torch.arange(size, dtype=torch.float32) * 2 + 1) / size - 1
     y, x = torch.meshgrid(ramp[MOUTH_ROWS], ramp[MOUTH_COLUMNS], indexing="ij")
-    grid = torch.stack([x + layers.flow[:, 0], y + layers.flow[:, 1]], -1)
+    grid = torch.stack([x + flow[:, 0], y + flow[:, 1]], -1)
     warped = functional.grid_sample(reference, grid, padding_mode="border", align_corners=False)
-    return warped * (1 - layers.alpha) + layers.interior * layers.alpha
+    return warped * (1 - alpha) + inside * alpha
 
 
 def _window(x: Tensor) -> Tensor:
@@ -87,7 +84,7 @@ def _window(x: Tensor) -> Tensor:
 def edge_loss(picture: Tensor, target: Tensor, importance: Tensor) -> Tensor:
     """L1 between colour steps to the right and down, over three scales.
 
-    Per channel: judged by brightness alone, teeth turn green, because green and blue tell them from lips best.
+    Per channel: judged by brightness alone, colours drift.
     """
     total = picture.new_zeros(())
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The picture network: a face crop and a mouth vector in, a warp of the crop and a layer for the open mouth out.
+"""The picture network: a face crop and a mouth vector in; a warp of the crop, its opening and its light inside out.
 
 Place in the flow: ``picture_train`` trains it, ``picture_export`` turns it into the file that
 ``engine.lipsync.builtin`` runs.
@@ -7,7 +7,8 @@ Invariants:
     * the mouth vector 0 gives exactly zero flow and zero alpha, and both grow smoothly from there;
     * flow is a backward warp in grid units: the output at x shows the input at x + flow, one grid unit = half a crop;
     * the encoder sees only the picture, the decoder is told the mouth at every scale;
-    * cheeks and chin move by a coarse flow; fine flow and the inside exist only in a window around the mouth.
+    * cheeks and chin move by a coarse flow; fine flow and the opening exist only in a window around the mouth;
+    * teeth and tongue are not its business: they come from a drawn picture, which it lights through ``shade``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.lipsync.builtin.crop import CROP_SIZE
+from engine.lipsync.builtin.warp import GATE_SLOPE
 from engine.types import MOUTH_SHAPES
 
 _WIDTHS = (24, 32, 64, 96)
@@ -28,10 +30,11 @@ MOUTH_ROWS, MOUTH_COLUMNS = slice(24, 88), slice(28, 100)
 _TAPER_PIXELS = 6
 COARSE_SIZE = CROP_SIZE // 4
 """Side of the coarse flow fields, pixels."""
-_OUTPUTS = 6
+_OUTPUTS = 3
+_DEEPEST_SHADE = 2.0
+"""Natural logarithm of the largest factor that ``shade`` may be."""
 _COARSE_FLOW_UNIT = 0.10
 _FINE_FLOW_UNIT = 0.03
-_GATE_SLOPE = 12.0
 
 
 class Layers(NamedTuple):
@@ -39,13 +42,13 @@ class Layers(NamedTuple):
 
     Attributes:
         flow: (B, 2, s, s) backward warp in grid units, x then y.
-        interior: (B, 3, s, s) BGR in [0, 1] of teeth, tongue and inner lips.
-        alpha: (B, 1, s, s) in [0, 1], where the interior covers the warped picture.
+        alpha: (B, 1, s, s) in [0, 1], where the mouth's inside covers the warped picture.
+        shade: (B, 3, COARSE_SIZE, COARSE_SIZE) BGR factors on the inside's display values, about 1.
     """
 
     flow: Tensor
-    interior: Tensor
     alpha: Tensor
+    shade: Tensor
 
 
 class _Block(nn.Module):
@@ -95,7 +98,8 @@ class PictureNet(nn.Module):
         self.coarse = nn.Conv2d(b, 2 * len(MOUTH_SHAPES), 3, padding=1)
         self.usual = nn.Parameter(torch.zeros(1, 2 * len(MOUTH_SHAPES), COARSE_SIZE, COARSE_SIZE))
         self.leave = nn.Conv2d(a, 4 * _OUTPUTS, 3, padding=1)
-        for value in self.coarse.parameters():
+        self.light = nn.Conv2d(b, 3, 3, padding=1)
+        for value in (*self.coarse.parameters(), *self.light.parameters()):
             nn.init.zeros_(value)
         self.register_buffer("taper", _taper()[None, None], persistent=False)
 
@@ -126,14 +130,15 @@ class PictureNet(nn.Module):
         fields = (self.coarse(b).float() * _COARSE_FLOW_UNIT + self.usual).unflatten(1, (len(MOUTH_SHAPES), 2))
         mixed = (fields * mouth.float()[:, :, None, None, None]).sum(1)
         coarse = functional.interpolate(mixed, scale_factor=4, mode="bilinear", align_corners=False)
+        shade = torch.exp(_DEEPEST_SHADE * torch.tanh(self.light(b).float() / _DEEPEST_SHADE))
         a = _window(a, 2) + _doubled(self.up_a(_window(b, 4)))
         a = self.last_a(self.fine_a(self.tune_a(self.mix_a(a, code), code), code))
         fine = functional.pixel_shuffle(self.leave(a).float(), 2)
         # Zero at rest and smooth: the whole mouth must be still for the gate to close.
-        gate = torch.tanh(_GATE_SLOPE * mouth.float().amax(1))[:, None, None, None]
+        gate = torch.tanh(GATE_SLOPE * mouth.float().amax(1))[:, None, None, None]
         flow = coarse + _placed(fine[:, 0:2] * (_FINE_FLOW_UNIT * gate * self.taper))
-        alpha = _placed(torch.sigmoid(fine[:, 5:6] - 2) * gate * self.taper)
-        return Layers(flow, _placed(torch.sigmoid(fine[:, 2:5])), alpha)
+        alpha = _placed(torch.sigmoid(fine[:, 2:3] - 2) * gate * self.taper)
+        return Layers(flow, alpha, shade)
 
 
 def _taper() -> Tensor:
@@ -175,9 +180,15 @@ def warp(picture: Tensor, flow: Tensor) -> Tensor:
     return functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)
 
 
-def compose(reference: Tensor, layers: Layers) -> Tensor:
-    """(B, 3, s, s) the picture that the layers make of the reference."""
-    return warp(reference, layers.flow) * (1 - layers.alpha) + layers.interior * layers.alpha
+def lit(inside: Tensor, shade: Tensor) -> Tensor:
+    """The inside of the mouth (B, 3, s, s) in its light: ``shade`` enlarged to it and multiplied."""
+    factor = inside.shape[-1] // shade.shape[-1]
+    return inside * functional.interpolate(shade, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def compose(reference: Tensor, inside: Tensor, layers: Layers) -> Tensor:
+    """(B, 3, s, s) the picture that the layers make of the reference and the mouth's inside, both (B, 3, s, s)."""
+    return warp(reference, layers.flow) * (1 - layers.alpha) + lit(inside, layers.shade) * layers.alpha
 
 
 def count_macs(net: PictureNet) -> int:

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from engine.lipsync.builtin.crop import CROP_SIZE
 from engine.studio.picture_critic import Critic, critic_loss, maker_loss
-from engine.studio.picture_data import Batch, Pairs, joined
+from engine.studio.picture_data import Batch, Pairs
 from engine.studio.picture_losses import pair_loss
 from engine.studio.picture_net import COARSE_SIZE, PictureNet, compose, count_macs
 from engine.types import MOUTH_SHAPES
@@ -40,6 +40,7 @@ _CRITIC_RATE = 4e-4
 _SAVE_EVERY_S = 60.0
 _LOG_EVERY = 50
 _MOUTHS = 4
+_SUMS = ("hit", "base", "still", "region", "calm", "error", "size", "moving", "both", "either", "made", "real")
 
 
 class Trainer:
@@ -76,12 +77,11 @@ class Trainer:
             if self._critic is not None and "critic" in state:
                 self._critic.load_state_dict(state["critic"])
 
-    def run(self, pairs: Pairs, traced: Pairs | None, people: int) -> None:
+    def run(self, pairs: Pairs, people: int) -> None:
         """Trains until the time is used up.
 
         Args:
             pairs: rasterised people.
-            traced: path-traced pictures of shipped portraits, a third of every step once there are any.
             people: people in a step, ``_MOUTHS`` pictures each.
         """
         rng = np.random.default_rng([self.step, *self._checkpoint.name.encode()])
@@ -95,7 +95,7 @@ class Trainer:
         sums: dict[str, float] = {}
         while self.spent_s < self._budget_s:
             self._set_rate()
-            for name, value in self._train_on(_mixed(pairs, traced, rng, people)).items():
+            for name, value in self._train_on(pairs.batch(rng, people, _MOUTHS)).items():
                 sums[name] = sums.get(name, 0.0) + value
             self.step += 1
             now = time.monotonic()
@@ -107,8 +107,6 @@ class Trainer:
             if now - saved > _SAVE_EVERY_S:
                 self.save()
                 pairs.refresh()
-                if traced is not None:
-                    traced.refresh()
                 saved = now
         self.save()
 
@@ -176,13 +174,6 @@ class Trainer:
                         value.lerp_(state[name][key], 0.5)
 
 
-def _mixed(pairs: Pairs, traced: Pairs | None, rng: np.random.Generator, people: int) -> Batch:
-    if traced is None or not len(traced):
-        return pairs.batch(rng, people, _MOUTHS)
-    few = max(1, people // 3)
-    return joined(pairs.batch(rng, people - few, _MOUTHS), traced.batch(rng, few, _MOUTHS))
-
-
 def usual_flow(pairs: Pairs, rng: np.random.Generator, batches: int = 40) -> torch.Tensor:
     """The motion per mouth shape that fits everybody best: where the network starts from.
 
@@ -218,15 +209,16 @@ def measure(net: PictureNet, pairs: Pairs) -> dict[str, float]:
     Returns:
         ``psnr_db`` and ``psnr_reference_db`` of the region that moves or opens (prediction, untouched reference);
         ``psnr_still_db`` of the rest; ``flow_error_px`` and ``flow_size_px`` where motion exceeds half a pixel;
-        ``opening_iou`` of alpha > 0.5 against the true opening; ``rest_max_change`` of mouth 0, grey levels of 255.
+        ``opening_iou`` of alpha > 0.5 against the true opening; ``inside_sharpness``, contrast between neighbouring
+        pixels inside the true opening relative to the truth's; ``rest_max_change`` of mouth 0, grey levels of 255.
     """
-    sums = dict.fromkeys(("hit", "base", "still", "region", "calm", "error", "size", "moving", "both", "either"), 0.0)
+    sums = dict.fromkeys(_SUMS, 0.0)
     rest = 0.0
     with torch.inference_mode():
         for person in range(len(pairs)):
             batch = pairs.exact(person, slice(1, None))
             layers = net(batch.reference, batch.mouth)
-            picture = compose(batch.reference, layers)
+            picture = compose(batch.reference, batch.inside, layers)
             region = (batch.weight > 0.3).float()
             squared = (picture - batch.target).square().mean(1, keepdim=True)
             sums["hit"] += float((squared * region).sum())
@@ -243,7 +235,10 @@ def measure(net: PictureNet, pairs: Pairs) -> dict[str, float]:
             open_here, open_true = layers.alpha > 0.5, batch.opened > 0.5
             sums["both"] += float((open_here & open_true).sum())
             sums["either"] += float((open_here | open_true).sum())
-            still = compose(batch.reference[:1], net(batch.reference[:1], torch.zeros_like(batch.mouth[:1])))
+            sums["made"] += _contrast(picture, batch.opened)
+            sums["real"] += _contrast(batch.target, batch.opened)
+            rest_layers = net(batch.reference[:1], torch.zeros_like(batch.mouth[:1]))
+            still = compose(batch.reference[:1], batch.inside[:1], rest_layers)
             rest = max(rest, float((still - batch.reference[:1]).abs().max()) * 255)
     return {
         "people": len(pairs),
@@ -253,10 +248,17 @@ def measure(net: PictureNet, pairs: Pairs) -> dict[str, float]:
         "flow_error_px": sums["error"] / sums["moving"],
         "flow_size_px": sums["size"] / sums["moving"],
         "opening_iou": sums["both"] / sums["either"],
+        "inside_sharpness": sums["made"] / sums["real"],
         "rest_max_change": rest,
         "parameters": sum(p.numel() for p in net.parameters()),
         "macs": count_macs(net),
     }
+
+
+def _contrast(picture: torch.Tensor, opened: torch.Tensor) -> float:
+    """Sum of steps between horizontal neighbours inside the opening: what separates tooth from tooth."""
+    inside = (opened > 0.5).float()
+    return float((picture.diff(dim=3).abs() * inside[..., 1:] * inside[..., :-1]).sum())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -265,7 +267,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", choices=("train", "measure"))
     parser.add_argument("--pairs", type=Path, required=True, help="folder with the shards")
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--traced", type=Path, help="folder with shards of picture_traced")
     parser.add_argument("--peer", type=Path, help="checkpoint of a run to train together with")
     parser.add_argument("--critic", action="store_true", help="train against a critic")
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -278,8 +279,7 @@ def main(argv: list[str] | None = None) -> int:
     cv2.setNumThreads(1)
     if options.command == "train":
         trainer = Trainer(options.checkpoint, options.rate, options.minutes, options.peer, critic=options.critic)
-        traced = Pairs(options.traced, ("",)) if options.traced else None
-        trainer.run(Pairs(options.pairs, tuple(options.shards or _SEEN)), traced, options.people)
+        trainer.run(Pairs(options.pairs, tuple(options.shards or _SEEN)), options.people)
     else:
         figures = measure(load_average(options.checkpoint), Pairs(options.pairs, tuple(options.shards or _HELD_OUT)))
         print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))

@@ -36,7 +36,7 @@ class Surface:
         uv: (V, 2) float32 texture coordinates, v upwards.
         welded: (V,) int32, the same number for vertices at one place (texture seams), so that they share a normal.
         occlusion: (V,) float32 in [0, 1], how much light reaches the vertex (mouth cavity is dark).
-        mouth: (V,) float32, 1 where a surface that comes into view belongs to the opening mouth.
+        mouth: (V,) float32, 1 where a surface of the body is a wall of the mouth.
         texels: flat uint8 BGRA of all part textures one after another.
         texture_offset: (len(PARTS),) int64, where a part's texture starts in ``texels``.
         texture_size: (len(PARTS),) int64, side of a part's square texture in texels.
@@ -144,7 +144,7 @@ class Motion:
     Attributes:
         flow: (size, size, 2) float32 pixels: the surface seen at p in the target is at p + flow in the reference.
         seen: (size, size) float32 share of the pixel whose surface is visible in the reference, so that flow is exact.
-        opened: (size, size) float32 share of the pixel showing teeth, tongue or inner lip hidden in the reference.
+        opened: (size, size) float32 share of the pixel showing the mouth's inside: teeth, tongue, walls, darkness.
         part: (size, size) uint8 index into ``PARTS`` of the pixel's centre, 255 for background and inside.
     """
 

@@ -279,15 +279,21 @@ def dense_motion(
                     sy, sx = y * samples + j, x * samples + i
                     t = hit[sy, sx]
                     if t < 0:
-                        # Background and inside stay where they are; both are featureless where they move.
-                        if (t == -1) == (reference_hit[sy, sx] == -1) and reference_hit[sy, sx] < 0:
-                            count += 1
-                        elif t < -1:
+                        # The background stays where it is.
+                        if t < -1:
                             opened[y, x] += share
+                        elif reference_hit[sy, sx] == -1:
+                            count += 1
                         continue
                     a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
                     p0, p1 = weight[sy, sx, 0], weight[sy, sx, 1]
                     p2 = 1 - p0 - p1
+                    if part[t] == TEETH or part[t] == TONGUE:
+                        opened[y, x] += share
+                        continue
+                    if part[t] == BODY and p0 * mouth[a] + p1 * mouth[b] + p2 * mouth[c] > 0.5:
+                        opened[y, x] += share
+                        continue
                     depth = p0 * camera[a, 2] + p1 * camera[b, 2] + p2 * camera[c, 2]
                     px = offset[0] + focal * (p0 * camera[a, 0] + p1 * camera[b, 0] + p2 * camera[c, 0]) / depth
                     py = offset[1] - focal * (p0 * camera[a, 1] + p1 * camera[b, 1] + p2 * camera[c, 1]) / depth
@@ -301,10 +307,6 @@ def dense_motion(
                         fx += px - (sx + 0.5) / samples
                         fy += py - (sy + 0.5) / samples
                         count += 1
-                    elif part[t] == TEETH or part[t] == TONGUE:
-                        opened[y, x] += share
-                    elif part[t] == BODY and p0 * mouth[a] + p1 * mouth[b] + p2 * mouth[c] > 0.5:
-                        opened[y, x] += share
             if count:
                 flow[y, x, 0], flow[y, x, 1] = fx / count, fy / count
                 seen[y, x] = count * share

@@ -6,9 +6,9 @@ import av
 import numpy as np
 import pytest
 
-from engine.avatar.bundle import Avatar, avatar_folder, list_avatars, load_avatar, write_avatar
+from engine.avatar.bundle import Avatar, Clip, avatar_folder, list_avatars, load_avatar, read_card, write_avatar
 from engine.errors import AvatarInvalid, NotFound
-from tests.fakes import TINY_FRAMES, idle_number, tiny_avatar
+from tests.fakes import TINY_FRAMES, idle_number, tiny_avatar, tiny_clip
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def refusal(folder: Path) -> str:
 def test_written_avatar_loads_again_with_every_field(folder: Path) -> None:
     written, loaded = tiny_avatar(), load_avatar(folder)
     for field in dataclasses.fields(Avatar):
-        if field.name not in ("frames", "landmarks", "boxes"):
+        if field.name not in ("frames", "landmarks", "boxes", "clips"):
             assert getattr(loaded, field.name) == getattr(written, field.name)
     assert np.array_equal(loaded.landmarks, written.landmarks)
     assert np.array_equal(loaded.boxes, written.boxes)
@@ -178,4 +178,94 @@ def test_write_refuses_what_load_would_refuse(tmp_path: Path) -> None:
     assert refused(fps=30) == "avatar_fps"
     assert refused(frames=tiny_avatar().frames.astype(np.float32)) == "avatar_frames"
     assert refused(frames=tiny_avatar().frames[:1]) == "avatar_length"
+    assert refused(clips={"Nod": tiny_clip()}) == "avatar_clip_name"
+    assert refused(clips={f"clip{n}": tiny_clip() for n in range(17)}) == "avatar_clips_size"
     assert isinstance(tiny_avatar(), Avatar) and not (tmp_path / "tiny").exists()
+
+
+@pytest.fixture
+def acting(tmp_path: Path) -> Path:
+    """A folder of an avatar that can nod once and listen."""
+    clips = {"nod": tiny_clip(30, 200), "listening": tiny_clip(26, 150, loop=True)}
+    write_avatar(tmp_path / "tiny", dataclasses.replace(tiny_avatar(), clips=clips))
+    return tmp_path / "tiny"
+
+
+def test_clips_are_written_and_loaded_again(acting: Path) -> None:
+    assert read_card(acting).clips == {"listening": True, "nod": False}
+    loaded = load_avatar(acting)
+    assert list(loaded.clips) == ["listening", "nod"]
+    nod = loaded.clips["nod"]
+    assert nod.frames.shape == (30, 96, 96, 3) and not nod.loop and loaded.clips["listening"].loop
+    assert np.array_equal(nod.landmarks, tiny_clip(30).landmarks) and np.array_equal(nod.boxes, tiny_clip(30).boxes)
+    assert abs(float(nod.frames[0, :16, :16].mean()) - 200) < 3
+    for array in (nod.frames, nod.landmarks, nod.boxes):
+        with pytest.raises(ValueError):
+            array[0] = 0
+
+
+def test_pictures_are_numbered_through_the_loop_and_then_the_clips_by_name(acting: Path) -> None:
+    loaded = load_avatar(acting)
+    assert loaded.starts == {"listening": TINY_FRAMES, "nod": TINY_FRAMES + 26}
+    assert loaded.picture_count == TINY_FRAMES + 56 == len(loaded.all_landmarks()) == len(loaded.all_boxes())
+    assert np.shares_memory(loaded.picture(3), loaded.frames[3])
+    assert np.array_equal(loaded.picture(TINY_FRAMES), loaded.clips["listening"].frames[0])
+    assert np.array_equal(loaded.picture(TINY_FRAMES + 26 + 29), loaded.clips["nod"].frames[29])
+    for index in (-1, TINY_FRAMES + 56):
+        with pytest.raises(IndexError):
+            loaded.picture(index)
+
+
+def test_clips_that_are_gone_do_not_stay_in_the_folder(acting: Path) -> None:
+    write_avatar(acting, tiny_avatar())
+    assert not list(acting.glob("clip_*")) and load_avatar(acting).clips == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("[clips.nod]", "[clips.bow]", "avatar_faces_unreadable"),
+        ("[clips.nod]", '[clips."../nod"]', "avatar_clip_name"),
+        ("[clips.nod]", "[clips.Nod]", "avatar_clip_name"),
+        ("loop = true", "loop = false", "avatar_clip_loop"),
+        ("loop = true", 'loop = "yes"', "avatar_card_incomplete"),
+        ("[clips.nod]\nloop = false", "[clips]\nnod = 3", "avatar_card_incomplete"),
+    ],
+)
+def test_unusable_table_of_clips_is_refused(acting: Path, old: str, new: str, code: str) -> None:
+    edit_card(acting, old, new)
+    assert refusal(acting) == code
+
+
+def test_missing_or_shortened_clip_is_refused(acting: Path) -> None:
+    shutil.copy(acting / "idle.mp4", acting / "clip_nod.mp4")
+    assert refusal(acting) == "avatar_length"
+    (acting / "clip_nod.mp4").unlink()
+    with pytest.raises(AvatarInvalid, match=r"clip_nod\.mp4 is missing"):
+        load_avatar(acting)
+
+
+@pytest.mark.parametrize("frames", [24, 1501])
+def test_clip_that_is_too_short_or_too_long_is_refused(tmp_path: Path, frames: int) -> None:
+    clip = tiny_clip(25)
+    long = Clip(*(np.repeat(array[:1], frames, axis=0) for array in (clip.frames, clip.landmarks, clip.boxes)))
+    with pytest.raises(AvatarInvalid, match="'nod'") as caught:
+        write_avatar(tmp_path / "tiny", dataclasses.replace(tiny_avatar(), clips={"nod": long}))
+    assert caught.value.code == "avatar_clip_length"
+
+
+def test_loop_and_clips_share_one_limit_of_memory(acting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.avatar.footage.MAX_DECODED_BYTES", 60 * 96 * 96 * 3)
+    assert refusal(acting) == "avatar_clips_size"
+
+
+def test_consent_may_be_a_table_of_who_when_and_scope(folder: Path) -> None:
+    card = folder / "avatar.toml"
+    real = card.read_text().replace("synthetic = true", "synthetic = false")
+    table = '\n[consent]\nwho = "Ada Example"\nwhen = 2026-01-01\nscope = "this demo"\n'
+    card.write_text(real + table)
+    assert load_avatar(folder).consent == "Ada Example, 2026-01-01: this demo"
+    card.write_text(real + table.replace('scope = "this demo"', 'scope = " "'))
+    assert refusal(folder) == "avatar_card_incomplete"
+    card.write_text(real + table.replace('scope = "this demo"', ""))
+    assert refusal(folder) == "avatar_card_incomplete"

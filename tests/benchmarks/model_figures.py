@@ -14,8 +14,8 @@ from engine.avatar.bundle import avatar_folder, load_avatar
 from engine.cli import bench
 from engine.cli.render import first_avatar
 from engine.config import load_config
-from engine.evaluate.cli import measure as evaluate
 from engine.evaluate.hearing import BUILTIN
+from engine.evaluate.network_figures import measure as evaluate
 from engine.types import FRAME_MS
 from tests.benchmarks.sounds import shared_folder
 

@@ -71,6 +71,47 @@ def test_one_click_starts_microphone_and_sound_and_the_voice_comes_back(visit):
     assert visited.js("document.querySelector('#stop').hidden"), "one's own voice needs no Stop"
 
 
+RECORD_COMMANDS = """() => {
+    const send = RTCDataChannel.prototype.send;
+    window.commands = [];
+    RTCDataChannel.prototype.send = function (data) {
+        const command = JSON.parse(data);
+        if (command.type !== "ping") window.commands.push(command);
+        return send.call(this, data);
+    };
+}"""
+
+
+def test_face_listens_while_the_microphone_is_on(visit):
+    visited = visit().alive()
+    visited.js(RECORD_COMMANDS)
+    visited.page.click("#talk-button")
+    visited.until("window.commands.some(c => c.type === 'listening' && c.on)")
+    visited.page.click("#talk-button")
+    visited.until("window.commands.at(-1).type === 'listening' && !window.commands.at(-1).on")
+
+
+def test_movements_of_the_face_are_offered_and_asked_for(visit):
+    visited = visit().alive()
+    visited.js(
+        """async () => {
+            const [face] = await visavis.api.avatars();
+            window.expected = face.clips.map((clip) => clip.name).filter((name) => name !== "listening");
+        }"""
+    )
+    offered = visited.js("[...document.querySelectorAll('#moves-list button')].map(b => b.dataset.name)")
+    assert offered == visited.js("window.expected")
+    if not offered:
+        assert visited.js("document.querySelector('#moves').hidden")
+        return
+    visited.page.click("#settings-button")
+    button = f"document.querySelector('#moves-list [data-name={offered[0]}]')"
+    visited.js(f"{button}.click()")
+    visited.until(f"{button}.getAttribute('aria-pressed') === 'true'")
+    visited.js(f"{button}.click()")
+    visited.until(f"{button}.getAttribute('aria-pressed') === 'false'")
+
+
 def test_muted_microphone_is_silence(visit):
     visited = visit().alive()
     visited.page.click("#talk-button")

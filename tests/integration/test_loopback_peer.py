@@ -149,6 +149,11 @@ async def test_events_and_commands_cross_the_data_channel(start):
         assert (await browser.expect("interrupted"))["played_ms"] == 120
         browser.send(type="mirror", on=True)
         await eventually(lambda: server.session.mirror)
+        browser.send(type="listening", on=True)
+        browser.send(type="act", name="nod")
+        assert (await browser.expect("accepted")) == {"type": "accepted", "command": "act", "name": "nod"}
+        browser.send(type="stop_action")
+        await eventually(lambda: server.session.actions == ["nod", ""] and server.session.listening)
         browser.send(type="ping", t=12.5)
         assert (await browser.expect("pong"))["t"] == 12.5
 
@@ -156,6 +161,8 @@ async def test_events_and_commands_cross_the_data_channel(start):
             ({"type": "say", "text": ""}, "text_empty"),
             ({"type": "say"}, "invalid_request"),
             ({"type": "mirror", "on": 1}, "invalid_request"),
+            ({"type": "act", "name": "somersault"}, "action_unknown"),
+            ({"type": "listening"}, "invalid_request"),
             ({"type": "dance"}, "unknown_command"),
             ({}, "unknown_command"),
         ):

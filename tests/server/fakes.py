@@ -65,6 +65,8 @@ class FakeSession:
         self.heard: list[np.ndarray] = []
         self.streams: list[FakeStream] = []
         self.mirror = False
+        self.listening = False
+        self.actions: list[str] = []
         self.interrupts = 0
         self.busy = False
         self.closed = asyncio.Event()
@@ -100,6 +102,17 @@ class FakeSession:
 
     def set_mirror(self, on: bool) -> None:
         self.mirror = on
+
+    def act(self, name: str) -> None:
+        if name != "nod":
+            raise NotFound("action_unknown", "This avatar has no such action; it has: nod.")
+        self.actions.append(name)
+
+    def stop_action(self) -> None:
+        self.actions.append("")
+
+    def set_listening(self, on: bool) -> None:
+        self.listening = on
 
     async def interrupt(self) -> Playback:
         self.interrupts += 1

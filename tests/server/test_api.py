@@ -202,6 +202,36 @@ async def test_mirror_is_switched(server, session):
     assert await error_of(response) == (422, "invalid_request")
 
 
+async def test_listening_is_switched(server, session):
+    response = await server.client.post(f"/sessions/{session}/listening", json={"on": True})
+    assert (response.status, await response.json()) == (200, {"on": True})
+    assert server.session.listening is True
+    response = await server.client.post(f"/sessions/{session}/listening", json={"on": 1})
+    assert await error_of(response) == (422, "invalid_request")
+
+
+async def test_an_action_is_played_and_ended(server, session):
+    response = await server.client.post(f"/sessions/{session}/actions", json={"name": "nod"})
+    assert (response.status, await response.json()) == (202, {"name": "nod"})
+    assert (await server.client.delete(f"/sessions/{session}/actions")).status == 204
+    assert server.session.actions == ["nod", ""]
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ({"name": "somersault"}, (404, "action_unknown")),
+        ({"name": ""}, (422, "invalid_request")),
+        ({"name": "a" * 33}, (422, "invalid_request")),
+        ({"name": "nod", "times": 3}, (422, "invalid_request")),
+        ({}, (422, "invalid_request")),
+    ],
+)
+async def test_an_action_that_is_none_is_refused(server, session, body, answer):
+    assert await error_of(await server.client.post(f"/sessions/{session}/actions", json=body)) == answer
+    assert server.session.actions == []
+
+
 # ---- sound files
 
 
@@ -289,7 +319,7 @@ async def test_nothing_of_an_upload_stays_on_disk(server, session, tmp_path, mon
 # ---- requests of the wrong shape
 
 
-JSON_ROUTES = ["/offer", "/sessions/{}/say", "/sessions/{}/mirror"]
+JSON_ROUTES = ["/offer", "/sessions/{}/say", "/sessions/{}/mirror", "/sessions/{}/listening", "/sessions/{}/actions"]
 
 
 @pytest.mark.parametrize("route", JSON_ROUTES)
@@ -346,9 +376,9 @@ async def test_an_unknown_method_is_told_which_are_known(server, method, path, a
     assert allowed in response.headers["Allow"]
 
 
-@pytest.mark.parametrize("action", ["say", "audio", "interrupt", "mirror", "close"])
+@pytest.mark.parametrize("action", ["say", "audio", "interrupt", "mirror", "listening", "actions", "close"])
 async def test_an_unknown_session_is_not_found(server, action):
-    response = await server.client.post(f"/sessions/nope/{action}", json={"text": "a", "on": True})
+    response = await server.client.post(f"/sessions/nope/{action}", json={"text": "a", "on": True, "name": "nod"})
     assert await error_of(response) == (404, "session_not_found")
 
 

@@ -15,6 +15,7 @@ from server.app import VERSION
 
 DOCUMENT = json.loads((Path(schemas.__file__).parent / "openapi.json").read_text())
 MODELS = DOCUMENT["components"]["schemas"]
+REQUESTS = [schemas.Offer, schemas.Say, schemas.Mirror, schemas.Listening, schemas.Action, schemas.PcmHello]
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
@@ -38,7 +39,7 @@ def test_every_path_parameter_is_described():
             assert described == set(re.findall(r"{(\w+)}", path))
 
 
-@pytest.mark.parametrize("model", [schemas.Offer, schemas.Say, schemas.Mirror, schemas.PcmHello])
+@pytest.mark.parametrize("model", REQUESTS)
 def test_request_bodies_have_the_members_the_server_checks(model: type[BaseModel]):
     described = MODELS[model.__name__]
     assert set(described["properties"]) == set(model.model_fields)
@@ -92,6 +93,9 @@ async def test_answers_have_the_described_members(server):
         ("get", "/healthz", {}),
         ("post", "/sessions/{session_id}/say", {"json": {"text": "a"}}),
         ("post", "/sessions/{session_id}/mirror", {"json": {"on": True}}),
+        ("post", "/sessions/{session_id}/listening", {"json": {"on": True}}),
+        ("post", "/sessions/{session_id}/actions", {"json": {"name": "nod"}}),
+        ("post", "/sessions/{session_id}/actions", {"json": {"name": "somersault"}}),
         ("post", "/sessions/{session_id}/interrupt", {}),
         ("post", "/sessions/{session_id}/say", {"json": {"text": ""}}),
         ("post", "/offer", {"json": {}}),

@@ -32,6 +32,8 @@ async def test_a_foreign_page_can_change_nothing(server, origin):
         ("POST", f"/sessions/{session}/say"),
         ("POST", f"/sessions/{session}/audio"),
         ("POST", f"/sessions/{session}/interrupt"),
+        ("POST", f"/sessions/{session}/actions"),
+        ("DELETE", f"/sessions/{session}/actions"),
         ("POST", f"/sessions/{session}/close"),
         ("DELETE", f"/sessions/{session}"),
     ):

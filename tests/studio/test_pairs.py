@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from engine.studio.assets import Assets
 from engine.studio.pairs import (
     MOUTHS,
     PICTURE_SIZE,
+    make_shard,
     random_background,
     random_light,
     random_mouths,
@@ -56,3 +60,20 @@ def test_a_shard_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     write_shard(tmp_path / "001-0000", arrays)
     assert [path.name for path in tmp_path.iterdir()] == ["001-0000"]
     assert np.array_equal(np.load(tmp_path / "001-0000" / "mouths.npy"), arrays["mouths"])
+
+
+def test_real_people_open_their_mouths_and_some_beam() -> None:
+    """On the real assets; ``VISAVIS_ASSETS`` names an unpacked assets directory."""
+    folder = os.environ.get("VISAVIS_ASSETS")
+    if not folder:
+        pytest.skip("VISAVIS_ASSETS is not set")
+    from engine.studio.human import Human
+
+    human = Human(Assets.open(folder))
+    plain, beaming = make_shard(human, 7, 0, 2), make_shard(human, 7, 0, 2, beaming=1.0)
+    assert plain["opened"][:, 1:4].max() == 255
+    assert (beaming["opened"][:, 0] > 127).sum() > 100 + (plain["opened"][:, 0] > 127).sum()
+    # Where the mouth is open, the picture shows what was drawn alone: bright where that is bright.
+    wide = plain["opened"] == 255
+    inside, image = plain["insides"][wide].mean(-1), plain["images"][wide].mean(-1)
+    assert np.corrcoef(inside, image)[0, 1] > 0.6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,20 @@ import pytest
 import torch
 
 from engine.lipsync.builtin.crop import CROP_SIZE
-from engine.studio.picture_data import Batch, Pairs, joined
+from engine.studio.picture_data import Pairs
 from engine.studio.picture_losses import pair_loss, window_picture
-from engine.studio.picture_net import MOUTH_COLUMNS, MOUTH_ROWS, Layers, PictureNet, compose, count_macs, warp
-from engine.studio.picture_train import Trainer, load_average, usual_flow
+from engine.studio.picture_net import (
+    COARSE_SIZE,
+    MOUTH_COLUMNS,
+    MOUTH_ROWS,
+    Layers,
+    PictureNet,
+    compose,
+    count_macs,
+    lit,
+    warp,
+)
+from engine.studio.picture_train import Trainer, load_average, measure, usual_flow
 from engine.types import MOUTH_SHAPES
 
 MARGIN = 8
@@ -41,7 +51,9 @@ def shard(folder: Path, name: str, people: int = 2, mouths: int = 6) -> None:
     opened[:, 1:, 60:70, 60:84] = 255
     path = folder / name
     path.mkdir()
-    arrays = {"images": images, "mouths": weights, "flow": flow, "seen": 255 - opened, "opened": opened}
+    insides = rng.integers(0, 256, images.shape, dtype=np.uint8)
+    arrays = {"images": images, "insides": insides, "mouths": weights, "flow": flow}
+    arrays |= {"seen": 255 - opened, "opened": opened}
     for key, value in arrays.items():
         np.save(path / f"{key}.npy", value)
 
@@ -49,8 +61,8 @@ def shard(folder: Path, name: str, people: int = 2, mouths: int = 6) -> None:
 def random_layers(count: int) -> Layers:
     return Layers(
         torch.randn(count, 2, CROP_SIZE, CROP_SIZE) * 0.05,
-        torch.rand(count, 3, CROP_SIZE, CROP_SIZE),
         torch.rand(count, 1, CROP_SIZE, CROP_SIZE),
+        torch.rand(count, 3, COARSE_SIZE, COARSE_SIZE) + 0.5,
     )
 
 
@@ -80,7 +92,7 @@ def test_looking_once_serves_several_mouths() -> None:
     once = net.decode((a, b, c, d), mouths)
     each = net(picture.expand(3, -1, -1, -1), mouths)
     assert torch.allclose(once.flow, each.flow, atol=1e-5)
-    assert torch.allclose(once.interior, each.interior, atol=1e-4)
+    assert torch.allclose(once.shade, each.shade, atol=1e-4)
 
 
 def test_it_stays_within_its_budget() -> None:
@@ -95,23 +107,68 @@ def test_a_flow_shifts_the_picture_in_grid_units() -> None:
     assert torch.allclose(warp(picture, flow)[..., :-3], picture[..., 3:], atol=1e-3)
 
 
+def test_the_light_inside_is_smooth_bounded_and_one_before_training() -> None:
+    net = PictureNet().eval()
+    picture, mouth = torch.rand(1, 3, CROP_SIZE, CROP_SIZE), torch.ones(1, len(MOUTH_SHAPES))
+    assert torch.equal(net(picture, mouth).shade, torch.ones(1, 3, COARSE_SIZE, COARSE_SIZE))
+    for value in net.light.parameters():
+        torch.nn.init.normal_(value, std=5)
+    shade = net(picture, mouth).shade
+    assert shade.min() > 0.13 and shade.max() < 7.5
+    steps = lit(torch.ones_like(picture), shade).diff(dim=3).abs().max()
+    assert steps <= shade.diff(dim=3).abs().max() / 4 + 1e-5
+
+
+def test_the_inside_shows_through_the_opening_alone() -> None:
+    reference, inside = torch.rand(1, 3, CROP_SIZE, CROP_SIZE), torch.rand(1, 3, CROP_SIZE, CROP_SIZE)
+    alpha = torch.zeros(1, 1, CROP_SIZE, CROP_SIZE)
+    alpha[..., 60:70, 50:80] = 1
+    layers = Layers(torch.zeros(1, 2, CROP_SIZE, CROP_SIZE), alpha, torch.full((1, 3, COARSE_SIZE, COARSE_SIZE), 0.5))
+    picture = compose(reference, inside, layers)
+    assert torch.allclose(picture[..., 60:70, 50:80], inside[..., 60:70, 50:80] / 2, atol=1e-5)
+    assert torch.allclose(picture[..., :60, :], reference[..., :60, :], atol=1e-4)
+
+
 def test_the_window_picture_is_a_part_of_the_whole_picture() -> None:
-    reference, layers = torch.rand(2, 3, CROP_SIZE, CROP_SIZE), random_layers(2)
-    cut = Layers(*(x[:, :, MOUTH_ROWS, MOUTH_COLUMNS] for x in layers))
-    whole = compose(reference, layers)[:, :, MOUTH_ROWS, MOUTH_COLUMNS]
-    assert torch.allclose(window_picture(reference, cut), whole, atol=1e-4)
+    reference, inside = torch.rand(2, 3, CROP_SIZE, CROP_SIZE), torch.rand(2, 3, CROP_SIZE, CROP_SIZE)
+    layers = random_layers(2)
+    flow, alpha, bright = (x[:, :, MOUTH_ROWS, MOUTH_COLUMNS] for x in (*layers[:2], lit(inside, layers.shade)))
+    whole = compose(reference, inside, layers)[:, :, MOUTH_ROWS, MOUTH_COLUMNS]
+    assert torch.allclose(window_picture(reference, flow, alpha, bright), whole, atol=1e-4)
 
 
 def test_the_truth_has_the_least_loss(tmp_path: Path) -> None:
     shard(tmp_path, "001-0000")
     batch = Pairs(tmp_path, ("001-",)).exact(0, slice(1, None))
-    truth = Layers(batch.flow, batch.target, batch.opened)
-    target = compose(batch.reference, truth)
-    batch = Batch(batch.reference, target, batch.mouth, batch.flow, batch.seen, batch.opened)
-    best, parts, _ = pair_loss(batch, Layers(batch.flow, target, batch.opened))
+    light = torch.full((len(batch.mouth), 3, COARSE_SIZE, COARSE_SIZE), 0.8)
+    truth = Layers(batch.flow, batch.opened, light)
+    batch = replace(batch, target=compose(batch.reference, batch.inside, truth))
+    best, parts, _ = pair_loss(batch, truth)
     assert parts["flow"] == 0
-    for worse in (Layers(batch.flow * 0, target, batch.opened), Layers(batch.flow, target, batch.opened * 0)):
+    for worse in (
+        truth._replace(flow=batch.flow * 0),
+        truth._replace(alpha=batch.opened * 0),
+        truth._replace(shade=light * 2),
+    ):
         assert pair_loss(batch, worse)[0] > best + 0.05
+
+
+def test_measuring_tells_a_still_picture_from_one_that_opens(tmp_path: Path) -> None:
+    shard(tmp_path, "900-0000")
+    images = np.load(tmp_path / "900-0000" / "images.npy")
+    images[:, 1:, 60:70, 60:84] //= 8
+    np.save(tmp_path / "900-0000" / "images.npy", images)
+    net = PictureNet().eval()
+    torch.nn.init.zeros_(net.leave.weight)
+    with torch.no_grad():
+        net.leave.bias[:8], net.leave.bias[8:] = 0, -20  # neither moves nor opens
+    figures = measure(net, Pairs(tmp_path, ("900-",)))
+    assert figures["people"] == 2
+    assert figures["rest_max_change"] < 0.1
+    assert figures["opening_iou"] == 0
+    assert figures["flow_error_px"] == pytest.approx(figures["flow_size_px"], rel=0.05)
+    assert figures["inside_sharpness"] == pytest.approx(8, rel=0.15)
+    assert figures["psnr_db"] == pytest.approx(figures["psnr_reference_db"], abs=0.1)
 
 
 def test_mirrored_and_shifted_pairs_keep_picture_motion_and_opening_together(tmp_path: Path) -> None:
@@ -153,7 +210,7 @@ def test_a_stopped_run_goes_on_and_two_runs_meet_half_way(tmp_path: Path) -> Non
     shard(tmp_path, "001-0000", people=6, mouths=6)
     pairs = Pairs(tmp_path, ("001-",))
     first = Trainer(tmp_path / "a.pt", 1e-3, minutes=0.02)
-    first.run(pairs, None, people=2)
+    first.run(pairs, people=2)
     assert first.step > 0
     again = Trainer(tmp_path / "a.pt", 1e-3, minutes=10)
     assert again.step == first.step
@@ -165,13 +222,3 @@ def test_a_stopped_run_goes_on_and_two_runs_meet_half_way(tmp_path: Path) -> Non
     other.save()
     assert torch.allclose(other.net.state_dict()["usual"], own["usual"] / 2)
     assert torch.isfinite(load_average(tmp_path / "a.pt").usual).all()
-
-
-def test_batches_of_two_sources_are_joined_field_by_field(tmp_path: Path) -> None:
-    shard(tmp_path, "001-0000")
-    pairs = Pairs(tmp_path, ("001-",))
-    one, two = pairs.exact(0, slice(0, 2)), pairs.exact(1, slice(0, 3))
-    both = joined(one, two)
-    for field in fields(Batch):
-        assert len(getattr(both, field.name)) == 5
-        assert torch.equal(getattr(both, field.name)[2:], getattr(two, field.name))

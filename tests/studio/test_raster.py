@@ -119,6 +119,14 @@ def test_what_a_front_surface_uncovers_is_hidden_and_opens_only_inside_the_mouth
     assert moved.part[uncovered] == PART_ID[part]
 
 
+def test_teeth_that_are_seen_at_rest_count_as_opening_and_not_as_motion() -> None:
+    surface, rest = build([sheet(9, 0.0, "teeth", 0.0, half=2.0)])
+    drawing = picture(surface, rest, camera())
+    moved = motion(surface, drawing, drawing, rest, camera())
+    assert moved.opened[1:-1, 1:-1].min() == 1
+    assert moved.seen.max() == 0
+
+
 def test_the_nearer_surface_hides_the_farther_one_whatever_their_order() -> None:
     near, far = sheet(3, 0.5, "teeth", 0.0), sheet(3, -0.5, "tongue", 0.0)
     for pieces in ([near, far], [far, near]):

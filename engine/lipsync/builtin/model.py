@@ -1,6 +1,6 @@
-"""The built-in lip-sync model: sound -> mouth vector -> picture of the avatar's own face speaking.
+"""The built-in lip-sync model: sound -> mouth vector -> the avatar's own face speaking.
 
-Place in the flow: ``LipJob`` -> audio network -> picture network -> warp -> ``FacePatch``.
+Place in the flow: ``LipJob`` -> audio network -> picture network -> warp, mouth's inside -> ``FacePatch``.
 
 Invariants:
     * a prediction depends on its job alone, and any number of threads may predict at once;
@@ -22,7 +22,8 @@ from engine.audio.mel import MEL_BANDS
 from engine.audio.window import MelWindow
 from engine.errors import BackendFailed
 from engine.lipsync.base import FacePatch, LipJob
-from engine.lipsync.builtin.crop import CROP_SIZE, mouth_boxes
+from engine.lipsync.builtin.crop import CROP_SIZE, eye_mouth_distance, mouth_boxes
+from engine.lipsync.builtin.mouth_inside import MouthInside, Place, place_of
 from engine.lipsync.builtin.network import Network, Precision
 from engine.lipsync.builtin.warp import cut, feather_mask, speak
 from engine.types import MOUTH_SHAPES
@@ -41,15 +42,19 @@ class BuiltinPrepared:
 
     Attributes:
         avatar: the avatar.
-        boxes: (N, 4) int y1, y2, x1, x2 of the mouth square in every idle frame, all of one size.
+        boxes: (N, 4) int y1, y2, x1, x2 of the mouth square in every picture, all of one size.
         mask: (side, side) uint8 feathered mask of the patches.
         references: (N, CROP_SIZE, CROP_SIZE, 3) uint8 BGR, the squares as the network sees them.
+        inside: teeth and tongue in the face's size.
+        places: where they are in every picture.
     """
 
     avatar: Avatar
     boxes: np.ndarray
     mask: np.ndarray
     references: np.ndarray
+    inside: MouthInside
+    places: Sequence[Place]
 
 
 class BuiltinLipSync:
@@ -58,14 +63,15 @@ class BuiltinLipSync:
     crop_size = CROP_SIZE
     window = MelWindow(columns=32, offset=-24)
 
-    def __init__(self, audio: Network, picture: Network) -> None:
+    def __init__(self, audio: Network, picture: Network, inside: MouthInside) -> None:
         """Takes compiled networks; ``load`` is the usual way.
 
         Args:
             audio: mel (1, 1, 80, 32) -> mouth (1, 10).
-            picture: reference (1, 3, s, s), mouth (1, 10) -> flow, interior, alpha.
+            picture: reference (1, 3, s, s), mouth (1, 10) -> flow, alpha, shade.
+            inside: teeth and tongue.
         """
-        self._audio, self._picture = audio, picture
+        self._audio, self._picture, self._inside = audio, picture, inside
 
     @classmethod
     def load(cls, threads: int = 1, precision: Precision = "f32") -> BuiltinLipSync:
@@ -78,15 +84,18 @@ class BuiltinLipSync:
         Raises:
             BackendFailed: a model file is missing or cannot be read.
         """
-        return cls(Network(_FOLDER / "audio.xml", threads, "f32"), Network(_FOLDER / "picture.xml", threads, precision))
+        audio, picture = _FOLDER / "audio.xml", _FOLDER / "picture.xml"
+        inside = MouthInside.load(_FOLDER / "mouth_inside.npz")
+        return cls(Network(audio, threads, "f32"), Network(picture, threads, precision), inside)
 
     def prepare(self, avatar: Avatar) -> BuiltinPrepared:
-        """Cuts the mouth square out of every idle frame.
+        """Cuts the mouth square out of every picture.
 
         Raises:
             BackendFailed: the face is too small to hold a mouth.
         """
-        boxes = mouth_boxes(avatar.landmarks)
+        landmarks = avatar.all_landmarks()
+        boxes = mouth_boxes(landmarks)
         side = int(boxes[0, 1] - boxes[0, 0])
         if side < CROP_SIZE // 4:
             raise BackendFailed(
@@ -94,9 +103,11 @@ class BuiltinLipSync:
             )
         way = cv2.INTER_AREA if side > CROP_SIZE else cv2.INTER_LINEAR
         references = np.empty((len(boxes), CROP_SIZE, CROP_SIZE, 3), np.uint8)
-        for reference, frame, box in zip(references, avatar.frames, boxes, strict=True):
-            cv2.resize(cut(frame, box), (CROP_SIZE, CROP_SIZE), dst=reference, interpolation=way)
-        return BuiltinPrepared(avatar, boxes, feather_mask(side), references)
+        for index, (reference, box) in enumerate(zip(references, boxes, strict=True)):
+            cv2.resize(cut(avatar.picture(index), box), (CROP_SIZE, CROP_SIZE), dst=reference, interpolation=way)
+        distance_px = float(np.median(eye_mouth_distance(landmarks)))
+        places = [place_of(points, distance_px) for points in landmarks]
+        return BuiltinPrepared(avatar, boxes, feather_mask(side), references, self._inside.sized(distance_px), places)
 
     def predict(self, jobs: Sequence[LipJob]) -> list[FacePatch]:
         """One patch per job, in order."""
@@ -121,21 +132,23 @@ class BuiltinLipSync:
 
         Args:
             prepared: what ``prepare`` returned.
-            frame_index: idle frame.
+            frame_index: number of a picture of the avatar.
             mouth: (10,) float32 in [0, 1].
         """
-        frame, box = prepared.avatar.frames[frame_index], prepared.boxes[frame_index]
+        frame, box = prepared.avatar.picture(frame_index), prepared.boxes[frame_index]
         place = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
         if mouth.max() < _STILL:
             return FacePatch(cut(frame, box), place, prepared.mask, mouth)
-        flow, interior, alpha = self._layers(prepared.references[frame_index], mouth)
-        return FacePatch(speak(frame, box, flow[0], interior[0], alpha[0, 0]), place, prepared.mask, mouth)
+        flow, alpha, shade = self._layers(prepared.references[frame_index], mouth)
+        layers = (flow[0], alpha[0, 0], shade[0])
+        image = speak(frame, box, layers, prepared.inside, prepared.places[frame_index], mouth)
+        return FacePatch(image, place, prepared.mask, mouth)
 
     def _hear(self, mel: np.ndarray) -> np.ndarray:
         """(10,) float32 mouth vector in [0, 1] of a (80, columns) mel window."""
         return np.clip(self._audio(np.ascontiguousarray(mel, np.float32)[None, None])[0][0], 0, 1)
 
     def _layers(self, reference: np.ndarray, mouth: np.ndarray) -> list[np.ndarray]:
-        """Flow, interior and alpha of a (s, s, 3) uint8 reference and a (10,) mouth."""
+        """Flow, alpha and shade of a (s, s, 3) uint8 reference and a (10,) mouth."""
         picture = reference.transpose(2, 0, 1)[None].astype(np.float32) / 255
         return self._picture(picture, mouth[None])

@@ -1,10 +1,10 @@
 """Puts the picture network's layers onto the avatar's face at its own resolution.
 
-Place in the flow: idle frame + flow, interior, alpha of the network -> image of a face patch.
+Place in the flow: idle frame + flow, alpha, shade of the network + drawn inside of the mouth -> image of a face patch.
 
 Invariants:
     * flow 0 and alpha 0 return the idle frame's pixels bit for bit;
-    * colours of skin and lips come from the idle frame itself, only the inside of the mouth is the network's.
+    * colours of skin and lips come from the idle frame itself; teeth and tongue are drawn ones in the network's light.
 """
 
 from __future__ import annotations
@@ -12,8 +12,20 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-_LEAST_ALPHA = 1 / 255
+from engine.lipsync.builtin.mouth_inside import MouthInside, Place
+
+GATE_SLOPE = 12.0
+"""The network fades its layers in from rest by tanh(this x the strongest mouth shape)."""
+_LEAST_ALPHA = 0.02
 _FEATHER = 0.14
+_LIP_EDGE_PX = 1.6
+"""Width of the step from lip to opening in the finished picture; a network's edge is about three of its pixels wide."""
+_NETWORK_EDGE_PX = 2.4
+_CONTOUR_BLUR_PX = 0.8
+"""Rounds the opening's outline, pixels of the network: single doubtful pixels would become holes in the lip."""
+_LIP_SHADOW = 0.15
+"""How much of the light the upper lip takes from the teeth right below it."""
+_SHADOW_PX, _SHADOW_BLUR_PX = 2.0, 1.5
 
 
 def feather_mask(side: int) -> np.ndarray:
@@ -31,49 +43,73 @@ def cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     return frame[rows[:, None], columns]
 
 
-def speak(frame: np.ndarray, box: np.ndarray, flow: np.ndarray, interior: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def speak(
+    frame: np.ndarray,
+    box: np.ndarray,
+    layers: tuple[np.ndarray, np.ndarray, np.ndarray],
+    inside: MouthInside,
+    place: Place,
+    mouth: np.ndarray,
+) -> np.ndarray:
     """The face in a box with the mouth that the network's layers describe.
 
     Args:
         frame: (H, W, 3) uint8 BGR idle frame.
         box: y1, y2, x1, x2 of the square crop, pixels; may reach beyond the frame.
-        flow: (2, s, s) float32 backward warp x, y in grid units (1 = half the crop).
-        interior: (3, s, s) float32 BGR in [0, 1].
-        alpha: (s, s) float32 in [0, 1].
+        layers: flow (2, s, s) float32 backward warp x, y in grid units (1 = half the crop); alpha (s, s) float32 in
+            [0, 1]; shade (3, c, c) float32 BGR factors on the inside.
+        inside: teeth and tongue in this face's size.
+        place: where they are in the frame.
+        mouth: (10,) float32 in [0, 1].
 
     Returns:
         (side, side, 3) uint8 BGR.
     """
+    flow, alpha, shade = layers
+    alpha = cv2.GaussianBlur(alpha, (0, 0), _CONTOUR_BLUR_PX)
     y1, y2, x1, x2 = (int(edge) for edge in box)
     side = y2 - y1
     shift = [cv2.resize(axis, (side, side), interpolation=cv2.INTER_LINEAR) * (side / 2) for axis in flow]
     x = shift[0] + np.arange(x1, x2, dtype=np.float32)
     y = shift[1] + np.arange(y1, y2, dtype=np.float32)[:, None]
     image = cv2.remap(frame, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    _blend_interior(image, interior, alpha)
+    window = _shown(alpha, side)
+    if window is None:
+        return image
+    rows, columns = (np.arange(*edges) + 0.5 for edges in window)
+    teeth = inside.draw(rows + y1, columns + x1, place, mouth)
+    # Pixel centres of the window map to pixel centres of the layers exactly as resizing the whole would.
+    scale = side / alpha.shape[0]
+    map_x, map_y = np.meshgrid((columns / scale - 0.5).astype(np.float32), (rows / scale - 0.5).astype(np.float32))
+    light = cv2.remap(_light(alpha, shade), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    share = cv2.remap(alpha, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    sharper = max(_NETWORK_EDGE_PX * scale / _LIP_EDGE_PX, 1.0)
+    # The network's opening fades in from rest by this factor; the lips' edge is sharpened without it.
+    faded = np.float32(np.tanh(GATE_SLOPE * mouth.max()))
+    share = faded * np.clip((share / faded - 0.5) * np.float32(sharper) + 0.5, 0, 1)[..., None]
+    region = image[window[0][0] : window[0][1], window[1][0] : window[1][1]]
+    mixed = region + share * (teeth * light - region)
+    np.copyto(region, np.clip(np.rint(mixed), 0, 255), casting="unsafe")
     return image
 
 
-def _blend_interior(image: np.ndarray, interior: np.ndarray, alpha: np.ndarray) -> None:
-    """Lays the interior over the image in place, touching only the rows and columns where alpha is not zero."""
-    side, small = image.shape[0], alpha.shape[0]
+def _shown(alpha: np.ndarray, side: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Rows and columns of a picture of that side that alpha reaches, or None."""
+    scale = side / alpha.shape[0]
     shown = alpha >= _LEAST_ALPHA
     if not shown.any():
-        return
-    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
-    # One pixel of the network's picture around it, so that enlarging sees the same neighbours.
-    top, bottom = max(rows[0] - 1, 0), min(rows[-1] + 2, small)
-    left, right = max(columns[0] - 1, 0), min(columns[-1] + 2, small)
-    scale = side / small
-    y1, y2 = int(top * scale), min(int(np.ceil(bottom * scale)), side)
-    x1, x2 = int(left * scale), min(int(np.ceil(right * scale)), side)
-    layers = np.ascontiguousarray(np.concatenate([interior * 255, alpha[None]])[:, top:bottom, left:right])
-    # Pixel centres of the region map to pixel centres of the layers exactly as resizing the whole would.
-    x = (np.arange(x1, x2) + 0.5) / scale - 0.5 - left
-    y = (np.arange(y1, y2) + 0.5) / scale - 0.5 - top
-    map_x, map_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
-    enlarged = cv2.remap(layers.transpose(1, 2, 0), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    region = image[y1:y2, x1:x2]
-    share = enlarged[..., 3:]
-    mixed = region + share * (enlarged[..., :3] - region)
-    np.copyto(region, np.clip(np.rint(mixed), 0, 255), casting="unsafe")
+        return None
+    edges = []
+    for axis in (1, 0):
+        indices = np.flatnonzero(shown.any(axis))
+        edges.append((max(int((indices[0] - 1) * scale), 0), min(int(np.ceil((indices[-1] + 2) * scale)), side)))
+    return edges[0], edges[1]
+
+
+def _light(alpha: np.ndarray, shade: np.ndarray) -> np.ndarray:
+    """(s, s, 3) float32: the network's light, weaker where the upper lip is close above."""
+    size = alpha.shape[0]
+    down = np.array([[1, 0, 0], [0, 1, _SHADOW_PX]], np.float32)
+    reach = cv2.GaussianBlur(cv2.warpAffine(alpha, down, (size, size)), (0, 0), _SHADOW_BLUR_PX)
+    factor = (1 - _LIP_SHADOW) + _LIP_SHADOW * reach
+    return cv2.resize(shade.transpose(1, 2, 0), (size, size), interpolation=cv2.INTER_LINEAR) * factor[..., None]

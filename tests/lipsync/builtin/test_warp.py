@@ -5,56 +5,88 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engine.lipsync.builtin.mouth_inside import TILE_COLUMNS, TILE_PER_D, TILE_ROWS, MouthInside, Place
 from engine.lipsync.builtin.warp import cut, feather_mask, speak
+from engine.types import MOUTH_SHAPES
 
 RNG = np.random.default_rng(2)
 FRAME = RNG.integers(0, 256, (120, 140, 3), dtype=np.uint8)
 BOX = np.array([20, 100, 30, 110])
+PLACE = Place(np.array([70.0, 55.0]), np.array([1.0, 0.0]), 400.0, 0.0)
+OPEN = np.ones(len(MOUTH_SHAPES), np.float32)
+Layers = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def layers(size: int = 128) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    flow, interior = np.zeros((2, size, size), np.float32), np.zeros((3, size, size), np.float32)
-    return flow, interior, np.zeros((size, size), np.float32)
+def one_colour(value: int) -> MouthInside:
+    """An inside that is everywhere of one grey."""
+    tile = np.full((TILE_ROWS, TILE_COLUMNS, 4), value, np.uint8)
+    tile[..., 3] = 255
+    return MouthInside(tile, np.tile(tile, (2, 2, 1, 1, 1)), 0.0, 0.0, TILE_PER_D)
+
+
+def layers(size: int = 128) -> Layers:
+    flow, alpha = np.zeros((2, size, size), np.float32), np.zeros((size, size), np.float32)
+    return flow, alpha, np.ones((3, size // 4, size // 4), np.float32)
+
+
+def spoken(parts: Layers, frame: np.ndarray = FRAME, box: np.ndarray = BOX, place: Place = PLACE) -> np.ndarray:
+    return speak(frame, box, parts, one_colour(100), place, OPEN)
 
 
 def test_no_flow_and_no_alpha_return_the_frame_bit_for_bit() -> None:
-    flow, interior, alpha = layers()
-    assert np.array_equal(speak(FRAME, BOX, flow, interior, alpha), FRAME[20:100, 30:110])
+    assert np.array_equal(spoken(layers()), FRAME[20:100, 30:110])
 
 
 def test_a_constant_flow_shifts_the_face_by_that_share_of_half_the_crop() -> None:
-    flow, interior, alpha = layers()
+    flow, alpha, shade = layers()
     flow[0] += 2 * 5 / 80
     flow[1] -= 2 * 3 / 80
-    assert np.array_equal(speak(FRAME, BOX, flow, interior, alpha), FRAME[17:97, 35:115])
+    assert np.array_equal(spoken((flow, alpha, shade)), FRAME[17:97, 35:115])
 
 
-def test_full_alpha_shows_the_interior_and_nothing_else_changes() -> None:
-    flow, interior, alpha = layers()
-    interior[:] = np.array([0.2, 0.4, 0.6], np.float32)[:, None, None]
-    alpha[48:80, 32:96] = 1
-    image = speak(FRAME, BOX, flow, interior, alpha)
-    assert np.abs(image[32:48, 22:58].astype(int) - [51, 102, 153]).max() <= 1
+def test_full_alpha_shows_the_inside_in_its_light_and_nothing_else_changes() -> None:
+    flow, alpha, shade = layers()
+    shade[:] = np.array([0.5, 1.0, 1.5], np.float32)[:, None, None]
+    alpha[48:80, 48:80] = 1
+    image = spoken((flow, alpha, shade))
+    assert np.abs(image[44:48, 36:44].astype(int) - [50, 100, 150]).max() <= 2
     still = np.ones((80, 80), bool)
-    still[28:52, 18:62] = False
+    still[28:52, 28:52] = False
     assert np.array_equal(image[still], FRAME[20:100, 30:110][still])
 
 
-@pytest.mark.parametrize("side", [80, 128, 201])
-def test_the_interior_is_enlarged_in_place_like_the_whole_picture(side: int) -> None:
-    frame = np.zeros((240, 240, 3), np.uint8)
-    flow, interior, alpha = layers()
-    y, x = np.mgrid[0:128, 0:128].astype(np.float32)
-    interior[:] = (x / 128)[None]
-    alpha[:] = np.exp(-((x - 70) ** 2 + (y - 60) ** 2) / 300)
-    image = speak(frame, np.array([10, 10 + side, 10, 10 + side]), flow, interior, alpha)
-    weight = (image.astype(float).sum(2)).ravel()
-    rows, columns = np.divmod(np.arange(side * side), side)
-    centre = np.array([(columns + 0.5) @ weight, (rows + 0.5) @ weight]) / weight.sum() / side * 128
-    true = (interior[0] * alpha).ravel()
-    small_rows, small_columns = np.divmod(np.arange(128 * 128), 128)
-    expected = np.array([(small_columns + 0.5) @ true, (small_rows + 0.5) @ true]) / true.sum()
-    assert centre == pytest.approx(expected, abs=0.15)
+def test_the_upper_lip_takes_light_from_what_is_right_below_it() -> None:
+    flow, alpha, shade = layers()
+    alpha[48:80, 48:80] = 1
+    column = spoken((flow, alpha, shade), np.zeros_like(FRAME))[30:48, 40, 1].astype(int)
+    assert column[0] < 0.9 * column[-1]
+    assert (np.diff(column) >= 0).all()
+
+
+@pytest.mark.parametrize("side", [80, 128, 301])
+def test_the_edge_of_the_lips_is_as_sharp_in_a_large_picture_as_in_a_small_one(side: int) -> None:
+    frame = np.full((side, side, 3), 200, np.uint8)
+    flow, alpha, shade = layers()
+    alpha[:] = np.clip((64.3 - np.arange(128, dtype=np.float32)) / 3 + 0.5, 0, 1)
+    place = Place(np.array([side / 2, side / 2]), np.array([1.0, 0.0]), 2.0 * side, 0.0)
+    row = spoken((flow, alpha, shade), frame, np.array([0, side, 0, side]), place)[side // 2, :, 1].astype(int)
+    between = np.count_nonzero((row > 110) & (row < 190))
+    assert between <= 3
+    middle = np.flatnonzero(row > 150)[0] / side * 128
+    assert middle == pytest.approx(64.8, abs=1)
+
+
+def test_the_inside_fades_in_with_the_strength_of_the_mouth() -> None:
+    flow, alpha, shade = layers()
+    frame = np.zeros_like(FRAME)
+    seen = []
+    for strength in (0.01, 0.03, 0.1, 1.0):
+        # As the network does: the opening grows from rest.
+        alpha[48:80, 48:80] = np.tanh(12 * strength)
+        seen.append(int(speak(frame, BOX, (flow, alpha, shade), one_colour(100), PLACE, OPEN * strength)[45, 40, 1]))
+    assert seen == sorted(seen)
+    assert 5 < seen[0] < 20
+    assert 25 < seen[1] < 45
 
 
 def test_a_box_beyond_the_frame_repeats_its_border() -> None:
@@ -63,8 +95,7 @@ def test_a_box_beyond_the_frame_repeats_its_border() -> None:
     assert piece.shape == (80, 80, 3)
     assert np.array_equal(piece[10:, 20:], FRAME[:70, :60])
     assert np.array_equal(piece[0, 20:], FRAME[0, :60])
-    flow, interior, alpha = layers()
-    assert np.array_equal(speak(FRAME, box, flow, interior, alpha), piece)
+    assert np.array_equal(spoken(layers(), box=box), piece)
 
 
 def test_the_mask_is_full_in_the_middle_and_gone_at_the_border() -> None:
