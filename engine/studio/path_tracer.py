@@ -143,7 +143,7 @@ def set_up_renderer(look: Look, size: int, samples: int, threads: int) -> None:
     cycles.diffuse_bounces, cycles.glossy_bounces, cycles.transmission_bounces = 3, 3, 4
     cycles.caustics_reflective = cycles.caustics_refractive = False
     cycles.sample_clamp_indirect = 4.0
-    cycles.use_denoising, cycles.denoiser, cycles.denoising_prefilter = True, "OPENIMAGEDENOISE", "ACCURATE"
+    cycles.use_denoising, cycles.denoiser, cycles.denoising_prefilter = True, "OPENIMAGEDENOISE", "FAST"
     scene.cycles_curves.shape = "RIBBONS"
     scene.view_settings.view_transform, scene.view_settings.look = "AgX", look.contrast
     scene.view_settings.exposure = look.exposure

@@ -1,4 +1,4 @@
-"""Makes a shipped avatar from the assets: draws its idle loop and writes the avatar folder; draws mouth truth.
+"""Makes a shipped avatar from the assets: draws idle loop and clips, writes the avatar folder; draws mouth truth.
 
 Place in the flow: ``PORTRAITS`` + assets -> path tracer in a process of its own -> ``avatars/<name>/``.
 
@@ -22,10 +22,12 @@ import numpy as np
 
 import engine
 from engine.avatar.bundle import Avatar, write_avatar
+from engine.avatar.footage import Clip
 from engine.errors import BackendFailed
 from engine.studio.assets import Assets
 from engine.studio.cast import PORTRAITS
 from engine.studio.human import Human
+from engine.studio.idle_motion import Moment, quick_frames
 from engine.studio.inbetween import complete_loop
 from engine.studio.portrait_scene import Stage
 from engine.studio.portrait_truth import collect_truth, pose_boxes, read_picture, truth_mouths, truth_scene
@@ -55,7 +57,7 @@ class Tracer:
 
     python: Path
     size: int = 512
-    samples: int = 8
+    samples: int = 6
     threads: int = 2
 
     def draw(self, scene: Scene, pictures: Path, frames: Sequence[int]) -> None:
@@ -113,30 +115,60 @@ def eye_strip(landmarks: np.ndarray, size: int) -> tuple[int, int, int, int]:
     return int(low[0] - left), int(low[1] - above), int(high[0] + right), int(high[1] + below)
 
 
-def draw_loop(stage: Stage, tracer: Tracer, work: Path) -> None:
-    """Draw the key frames of the idle loop, and the strip of the eyes in the frames between."""
-    moments = stage.idle_moments()
-    keys = range(0, len(moments), stage.portrait.key_every)
-    tracer.draw(stage.scene(moments), work / "loop", list(keys))
-    between = [frame for frame in range(len(moments)) if frame not in keys]
+def draw_idle(stage: Stage, tracer: Tracer, work: Path) -> None:
+    """Draw what the idle loop needs: its key frames, and the eyes where lids or gaze move between them."""
+    idle = stage.portrait.idle
+    keys = range(0, idle.frames, stage.portrait.key_every)
+    quick = quick_frames(idle.frames, idle.blinks, idle.fixations, keys)
+    _draw(stage, tracer, stage.idle_moments(), keys, quick, work / "loop", work / "eyes")
+
+
+def draw_action(stage: Stage, tracer: Tracer, name: str, work: Path) -> None:
+    """Draw what a clip needs; its first picture is the idle loop's."""
+    action = stage.portrait.actions[name]
+    quick = quick_frames(action.frames, action.blinks, action.fixations, action.keys)
+    moments = stage.action_moments(action)
+    _draw(stage, tracer, moments, action.keys[1:], quick, work / name, work / f"{name}_eyes")
+
+
+def _draw(
+    stage: Stage,
+    tracer: Tracer,
+    moments: Sequence[Moment],
+    keys: Sequence[int],
+    quick: Sequence[int],
+    whole: Path,
+    eyes: Path,
+) -> None:
+    tracer.draw(stage.scene(moments), whole, keys)
+    if not quick:
+        return
     strip = np.array(eye_strip(stage.landmarks(moments, tracer.size), tracer.size), np.float32)
     borders = np.tile(strip / tracer.size, (len(moments), 1))
     scene = stage.scene(moments, borders)
     seen = [part for part in scene.parts if part.name not in ("clothes", "teeth", "tongue")]
-    tracer.draw(replace(scene, parts=seen), work / "eyes", between)
+    tracer.draw(replace(scene, parts=seen), eyes, quick)
 
 
 def build_avatar(stage: Stage, name: str, size: int, work: Path, out: Path) -> Avatar:
-    """Write the avatar folder from what ``draw_loop`` drew.
+    """Write the avatar folder from what was drawn; clips of which nothing was drawn are left out.
 
     Returns:
         The avatar.
     """
     moments = stage.idle_moments()
     landmarks = stage.landmarks(moments, size)
-    corner = eye_strip(landmarks, size)[:2]
     drawn = _pictures(work / "loop", len(moments))
-    frames = complete_loop(drawn, stage.visible_points(moments, size), _pictures(work / "eyes", len(moments)), corner)
+    frames = _complete(stage, moments, landmarks, drawn, work / "eyes")
+    clips = {}
+    for action_name, action in stage.portrait.actions.items():
+        keys = _pictures(work / action_name, action.frames)
+        if len(keys) < len(action.keys) - 1:
+            continue
+        acted = stage.action_moments(action)
+        points = stage.landmarks(acted, size)
+        pictures = _complete(stage, acted, points, {0: drawn[0], **keys}, work / f"{action_name}_eyes")
+        clips[action_name] = Clip(pictures, points, face_boxes(points), action.loop)
     avatar = Avatar(
         name=name,
         title=stage.portrait.title,
@@ -148,10 +180,19 @@ def build_avatar(stage: Stage, name: str, size: int, work: Path, out: Path) -> A
         frames=frames,
         landmarks=landmarks,
         boxes=face_boxes(landmarks),
+        clips=clips,
     )
     # Finer than the default: the step from the last picture to the loop's first, a key picture, is seen least so.
     write_avatar(out / name, avatar, crf=_CRF)
     return avatar
+
+
+def _complete(
+    stage: Stage, moments: Sequence[Moment], landmarks: np.ndarray, drawn: dict[int, np.ndarray], eyes: Path
+) -> np.ndarray:
+    size = next(iter(drawn.values())).shape[0]
+    corner = eye_strip(landmarks, size)[:2]
+    return complete_loop(drawn, stage.visible_points(moments, size), _pictures(eyes, len(moments)), corner)
 
 
 def draw_truth(stage: Stage, tracer: Tracer, work: Path, out: Path, poses: int, mouths: int) -> None:
@@ -187,8 +228,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="avatars directory, or directory of the truth")
     parser.add_argument("--bpy-python", type=Path, default=Path("python3"), help="interpreter that has bpy")
     parser.add_argument("--size", type=int, default=512, help="side of the picture, pixels")
-    parser.add_argument("--samples", type=int, default=8, help="light paths per pixel")
+    parser.add_argument("--samples", type=int, default=6, help="light paths per pixel")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--clips", default="greeting,listening,nod,thinking", help="avatar: clips to draw, with commas; empty for none"
+    )
     parser.add_argument("--poses", type=int, default=12, help="truth: poses")
     parser.add_argument("--mouths", type=int, default=12, help="truth: mouths per pose")
     options = parser.parse_args(argv)
@@ -198,7 +242,9 @@ def main(argv: list[str] | None = None) -> int:
         draw_truth(stage, tracer, options.work, options.out, options.poses, options.mouths)
         return 0
     if options.what == "avatar":
-        draw_loop(stage, tracer, options.work)
+        draw_idle(stage, tracer, options.work)
+        for action in options.clips.split(",") if options.clips else ():
+            draw_action(stage, tracer, action, options.work)
     avatar = build_avatar(stage, options.name, options.size, options.work, options.out)
     print(f"{options.out / options.name}: {len(avatar.frames)} frames")
     return 0

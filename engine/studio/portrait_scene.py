@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engine.studio.actions import Action, action_moments
 from engine.studio.cast import Portrait
 from engine.studio.figure import Figure
 from engine.studio.hairdo import BOB, bob_strands, sweep_fringe
@@ -22,11 +23,14 @@ from engine.studio.idle_motion import Moment, idle_moments
 from engine.studio.mesh import triangulate, vertex_normals
 from engine.studio.mouth import target_weights
 from engine.studio.rig import skin
+from engine.studio.scalp import HAIRLINE_SKIN, grow, hairiness
 from engine.studio.scene import Camera, Scene, ScenePart, Strands
 from engine.types import MOUTH_SHAPES
 
 _DISTANCE_DM = 12.0
 _CAMERA_ABOVE_TARGET_DM = 0.10
+_WHITE_MELANIN = 0.03
+_HAIRS_APART = 10
 _MOUTH_WIDTH_TARGET = "mouth/mouth-scale-horiz-incr"
 
 _SMILE = "expression/units/caucasian/mouth-corner-puller"
@@ -68,7 +72,8 @@ class Stage:
         self.portrait = portrait
         self.figure = Figure(human, portrait.identity)
         names = [part.name for part in self.figure.parts]
-        self._hair, self._eyes = names.index("hair"), names.index("eyes")
+        self._eyes = names.index("eyes")
+        self._hair = names.index("hair") if "hair" in names else None
         rest = self.figure.deform({})
         eye = rest[self._eyes].mean(axis=0)
         self._eye_height = float(eye[1])
@@ -91,6 +96,10 @@ class Stage:
         """Every frame of the portrait's idle loop."""
         return idle_moments(self.portrait.idle, self.eye_convergence, self.eye_pitch)
 
+    def action_moments(self, action: Action) -> list[Moment]:
+        """Every frame of a clip."""
+        return action_moments(action, self.portrait.idle, self.eye_convergence, self.eye_pitch)
+
     def scene(self, moments: Sequence[Moment], borders: np.ndarray | None = None) -> Scene:
         """A scene of some moments.
 
@@ -103,8 +112,8 @@ class Stage:
         parts = [
             ScenePart(
                 name=part.name,
-                # The library's fabrics bear stripes and trade marks; a plain weave is calmer in a small picture.
-                texture=None if part.name == "clothes" else part.texture,
+                # Many of the library's fabrics bear stripes or trade marks; a plain weave is calmer in a small picture.
+                texture=part.texture if part.name != "clothes" or self.portrait.painted_clothes else None,
                 tint=identity.tints.get(part.name, (1.0, 1.0, 1.0)),
                 polygons=part.polygons,
                 uv=part.polygon_uv,
@@ -130,7 +139,8 @@ class Stage:
         """Where the vertices that face the camera are in every picture.
 
         Returns:
-            (N, n, 2) float32 pixels of the same surface points: body, hair and clothes.
+            (N, n, 2) float32 pixels of the same surface points: body, hair and clothes, and of some of
+            the single hairs in front: they stand out beyond the scalp.
         """
         frames = [self._vertices(moment) for moment in moments]
         tracks = []
@@ -139,9 +149,12 @@ class Stage:
                 continue
             faces, _ = triangulate(part.polygons, np.zeros_like(part.polygons))
             facing = vertex_normals(frames[0][number], faces)[:, 2] > 0.15
-            tracks.append(
-                np.stack([self.camera.project(frame[number][facing], size) for frame in frames])
-            )
+            tracks.append(np.stack([self.camera.project(frame[number][facing], size) for frame in frames]))
+        for strands in self._hairs(moments):
+            hairs = strands.points[::_HAIRS_APART].reshape(-1, 3)
+            front = hairs[hairs[:, 2] > hairs[:, 2].mean()]
+            moved = [front @ motion[:3, :3].T + motion[:3, 3] for motion in strands.frames]
+            tracks.append(np.stack([self.camera.project(points, size) for points in moved]))
         return np.concatenate(tracks, axis=1)
 
     def _expression(self, moment: Moment) -> dict[str, float]:
@@ -161,24 +174,41 @@ class Stage:
 
     def _vertices(self, moment: Moment) -> list[np.ndarray]:
         points = self.figure.deform(self._expression(moment))
-        points[self._hair] = self._styled(points[self._hair])
+        if self._hair is not None:
+            points[self._hair] = self._styled(points[self._hair])
         matrices = self.figure.bone_matrices(moment.rotations)
         return [skin(p, part.bone_weights, matrices) for p, part in zip(points, self.figure.parts, strict=True)]
 
     def _hairs(self, moments: Sequence[Moment]) -> list[Strands]:
         portrait = self.portrait
-        if portrait.combing is None or portrait.identity.hair != BOB:
-            return []
         if self._strands is None:
-            part = self.figure.parts[self._hair]
-            self._strands = bob_strands(part, self._styled(part.attach(self.figure.body)), portrait.combing)
+            self._strands = self._grown()
+        strands = self._strands
         head = self.figure.human.rig.bones.index("head")
         motion = np.stack([self.figure.bone_matrices(moment.rotations)[head] for moment in moments])
+        # Hairs lie in random order, so the first of them are a fair sample of the whole head.
+        white = round(portrait.white_hairs * len(strands))
+        sorts = (
+            ("strands", strands[white:], portrait.hair_melanin, portrait.hair_redness),
+            ("white", strands[:white], _WHITE_MELANIN, 0.0),
+        )
         return [
-            Strands(
-                "strands", self._strands, portrait.hair_radius_dm, portrait.hair_melanin, portrait.hair_redness, motion
-            )
+            Strands(name, hairs, portrait.hair_radius_dm, melanin, redness, motion)
+            for name, hairs, melanin, redness in sorts
+            if len(hairs)
         ]
+
+    def _grown(self) -> np.ndarray:
+        """(hairs, points, 3) single hairs, unposed; none when the portrait has none."""
+        portrait, figure = self.portrait, self.figure
+        if portrait.cut is not None:
+            body = figure.parts[0]
+            growth = hairiness(figure.human.assets.skin(HAIRLINE_SKIN))
+            return grow(body, body.attach(figure.body), self._eye_height, growth, portrait.cut)
+        if portrait.combing is not None and self._hair is not None and portrait.identity.hair == BOB:
+            part = figure.parts[self._hair]
+            return bob_strands(part, self._styled(part.attach(figure.body)), portrait.combing)
+        return np.empty((0, 0, 3), np.float32)
 
     def _face_vertices(self) -> tuple[int, int, int]:
         """Body vertices of the nose tip, the right and the left mouth corner."""

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from engine.errors import NotFound
+from engine.studio.actions import Action, action_moments, actions, follow
 from engine.studio.assets import ARCHIVES, Assets, unpack
 from engine.studio.cast import PORTRAITS
+from engine.studio.figure import Part
 from engine.studio.hairdo import sweep_fringe
-from engine.studio.idle_motion import gaze, idle_moments, lid_closure
+from engine.studio.idle_motion import gaze, idle_moments, lid_closure, quick_frames
 from engine.studio.inbetween import complete_loop, motion_field
 from engine.studio.mouth import viseme_vector
 from engine.studio.portrait import eye_strip, face_boxes
 from engine.studio.portrait_scene import smile_left
 from engine.studio.portrait_truth import truth_mouths
+from engine.studio.scalp import Cut, grow
 from engine.studio.scene import AreaLight, Camera, Look, Scene, ScenePart, Strands, chosen_frames, load_scene
 from engine.studio.strands import Combing, comb, flow_along_texture
 from engine.types import MOUTH_SHAPES
@@ -27,8 +30,9 @@ from engine.types import MOUTH_SHAPES
 LANDMARKS = np.array([[[217, 213], [294, 212], [257, 253], [222, 289], [292, 288]]], np.float32)
 
 
-def test_idle_loop_closes_and_never_moves_the_mouth() -> None:
-    moments = idle_moments(PORTRAITS["maya"].idle, 0.02, 0.02)
+@pytest.mark.parametrize("name", sorted(PORTRAITS))
+def test_idle_loop_closes_and_never_moves_the_mouth(name: str) -> None:
+    moments = idle_moments(PORTRAITS[name].idle, 0.02, 0.02)
     heads = np.stack([moment.rotations["head"] for moment in moments])
     steps = np.abs(heads - np.roll(heads, 1, axis=0)).max(axis=(1, 2))
     assert steps[0] <= steps[1:].max()
@@ -48,6 +52,58 @@ def test_gaze_holds_between_jumps_and_returns_at_the_end() -> None:
     assert looks[8].tolist() == [0.1, 0]
     assert looks[5, 0] == pytest.approx(0.05)
     assert looks[0, 0] == pytest.approx(-0.05)
+
+
+def test_only_stretches_in_which_lids_or_gaze_move_are_quick() -> None:
+    keys = range(0, 40, 10)
+    assert quick_frames(40, [], [(0, 0.0, 0.0)], keys) == []
+    assert quick_frames(40, [11], [(0, 0.0, 0.0)], keys) == list(range(11, 20))
+    # A jump takes two frames: the first of them lies in the stretch before the key.
+    assert quick_frames(40, [], [(1, 0.0, 0.0), (30, 0.1, 0.0)], keys) == [
+        *range(1, 10),
+        *range(21, 30),
+        *range(31, 40),
+    ]
+
+
+def test_curve_eases_through_its_points_and_is_still_outside() -> None:
+    values = follow(((4, 0.0), (8, 1.0), (12, 0.0)), 20)
+    assert values[:5].tolist() == [0] * 5
+    assert values[6] == pytest.approx(0.5)
+    assert values[8] == 1
+    assert not values[12:].any()
+
+
+@pytest.mark.parametrize("name", sorted(PORTRAITS))
+def test_clips_start_with_the_idle_loops_first_frame_and_return_to_it(name: str) -> None:
+    portrait = PORTRAITS[name]
+    first = idle_moments(portrait.idle, 0.02, 0.02)[0]
+    for action in portrait.actions.values():
+        moments = action_moments(action, portrait.idle, 0.02, 0.02)
+        assert action.keys[0] == 0 and list(action.keys) == sorted(set(action.keys)) and action.keys[-1] < action.frames
+        for bone, rotation in first.rotations.items():
+            np.testing.assert_allclose(moments[0].rotations[bone], rotation, atol=1e-6)
+            assert np.abs(moments[-1].rotations[bone] - rotation).max() < 0.01
+        assert {**first.expression, **moments[0].expression} == pytest.approx(first.expression, abs=1e-3)
+
+
+def test_greeting_nods_raises_brows_smiles_and_says_nothing() -> None:
+    idle = PORTRAITS["leo"].idle
+    moments = action_moments(actions(1)["greeting"], idle, 0.02, 0.02)
+    heads = np.stack([moment.rotations["head"] for moment in moments])
+    assert (heads[:, 2, 1] - heads[0, 2, 1]).max() > 0.03
+    brows = [moment.expression["arkit/browInnerUp"] for moment in moments]
+    assert max(brows) - brows[0] > 0.3
+    assert max(moment.expression.get("expression/units/caucasian/mouth-corner-puller", 0) for moment in moments) > 0.25
+    assert all(moment.mouth is None and "arkit/jawOpen" not in moment.expression for moment in moments)
+
+
+def test_two_sides_think_into_opposite_directions() -> None:
+    idle = PORTRAITS["maya"].idle
+    left, right = (action_moments(actions(side)["thinking"], idle, 0.0, 0.0)[30] for side in (1.0, -1.0))
+    still = action_moments(Action(100, True, (0,), {}), idle, 0.0, 0.0)[30]
+    turns = [moment.rotations["eye.L"][0, 2] for moment in (left, still, right)]
+    assert turns[0] > turns[1] > turns[2]
 
 
 def test_motion_field_points_to_where_the_other_frame_shows_it() -> None:
@@ -124,6 +180,25 @@ def test_hairs_follow_the_painted_flow_and_stay_on_the_shell() -> None:
     assert hairs[..., 1].min() > -1.2
 
 
+def test_hairs_grow_where_the_skin_shows_hair_and_have_the_length_of_the_cut() -> None:
+    vertices, polygons, uv = _sheet()
+    scalp = Part(
+        "body", Path("skin.png"), polygons, uv.astype(np.float32), np.zeros((0, 3), np.int32),
+        np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 1), np.float32),
+    )  # fmt: skip
+    growth = np.zeros((64, 64), np.float32)
+    growth[:, 32:] = 1.0
+    cut = Cut(count=300, sides_dm=0.1, top_dm=0.2, top_from_dm=(0.3, 0.6), rise=(0.9, 0.9))
+    hairs = grow(scalp, vertices.astype(np.float32), 0.0, growth, cut)
+    assert hairs.shape == (300, 7, 3)
+    assert hairs[:, 0, 0].min() > -0.05
+    length = np.linalg.norm(np.diff(hairs, axis=1), axis=2).sum(axis=1)
+    low, high = hairs[:, 0, 1] < 0.2, hairs[:, 0, 1] > 0.7
+    assert length[low].mean() == pytest.approx(0.1, rel=0.25)
+    assert length[high].mean() == pytest.approx(0.2, rel=0.25)
+    np.testing.assert_array_equal(hairs, grow(scalp, vertices.astype(np.float32), 0.0, growth, cut))
+
+
 def test_fringe_moves_to_the_side_and_the_other_side_stays() -> None:
     fringe = np.array([[0.0, 6.8, 1.4], [0.6, 6.7, 1.0], [0.0, 7.9, 0.6]], np.float32)
     styled = sweep_fringe(fringe, 6.6)
@@ -169,22 +244,38 @@ def test_archives_unpack_into_their_folders_and_missing_ones_are_named(tmp_path:
 
 
 @pytest.fixture(scope="session")
-def stage():
-    """The shipped portrait on the real assets; ``VISAVIS_ASSETS`` names an unpacked assets directory."""
+def stages():
+    """The shipped portraits on the real assets; ``VISAVIS_ASSETS`` names an unpacked assets directory."""
     folder = os.environ.get("VISAVIS_ASSETS")
     if not folder:
         pytest.skip("VISAVIS_ASSETS is not set")
     from engine.studio.human import Human
     from engine.studio.portrait_scene import Stage
 
-    return Stage(Human(Assets.open(folder)), PORTRAITS["maya"])
+    human = Human(Assets.open(folder))
+    return {name: Stage(human, portrait) for name, portrait in PORTRAITS.items()}
 
 
-def test_portrait_is_framed_as_head_and_shoulders(stage) -> None:
-    landmarks = stage.landmarks(stage.idle_moments()[:3], 512)
-    eyes, mouth = landmarks[:, :2].mean(axis=1), landmarks[:, 3:].mean(axis=1)
-    assert np.abs(eyes[:, 1] - 0.42 * 512).max() < 10
-    assert ((mouth - eyes)[:, 1] > 70).all() and ((mouth - eyes)[:, 1] < 90).all()
+@pytest.fixture(scope="session")
+def stage(stages):
+    return stages["maya"]
+
+
+def test_portraits_are_framed_as_head_and_shoulders(stages) -> None:
+    for stage in stages.values():
+        landmarks = stage.landmarks(stage.idle_moments()[:3], 512)
+        eyes, mouth = landmarks[:, :2].mean(axis=1), landmarks[:, 3:].mean(axis=1)
+        assert np.abs(eyes[:, 1] - 0.42 * 512).max() < 12
+        assert ((mouth - eyes)[:, 1] > 65).all() and ((mouth - eyes)[:, 1] < 105).all()
+
+
+def test_hair_that_stands_out_beyond_the_scalp_is_tracked(stages) -> None:
+    stage = stages["leo"]
+    moments = stage.idle_moments()[:2]
+    points = stage.visible_points(moments, 512)
+    body = stage.figure.pose({}, moments[0].rotations)[0]
+    assert points.shape[0] == 2 and np.isfinite(points).all()
+    assert points[0, :, 1].min() < stage.camera.project(body, 512)[:, 1].min() - 5
 
 
 def test_every_part_keeps_its_topology_and_lips_meet_at_rest(stage) -> None:
