@@ -17,6 +17,10 @@ RUN if [ "$ACCELERATOR" = "cuda" ]; then cp requirements.txt wanted.txt; \
     else grep -v '^torch==' requirements.txt > wanted.txt; fi \
     && pip install -r wanted.txt && rm wanted.txt
 
+# The face models of `avatar create`; alone, because the wheel names packages that clash with ours.
+COPY engine/avatar/requirements.txt faces.txt
+RUN pip install --no-deps -r faces.txt && rm faces.txt
+
 COPY engine engine
 COPY server server
 COPY static static

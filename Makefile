@@ -27,9 +27,12 @@ bench-live: $(VENV)/.installed-dev  ## measure a live session in Chromium; write
 	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1
 	@$(BIN)/python -m tests.benchmarks.live $(ARGS)
 
-evaluate: $(VENV)/.installed-dev  ## measure the built-in model; ARGS="--data DIR" adds recorded talkers; writes .bench/evaluate.json
+# Recorded talkers and photographs lie beside the repository where there are any; DATA= names another folder.
+DATA ?= $(wildcard ../shared/data)
+
+evaluate: $(VENV)/.installed-dev  ## measure how avatars talk; ARGS="--avatars DIR" adds created ones; writes .bench/face.json and plots
 	@mkdir -p .bench
-	@$(BIN)/python -m engine evaluate -o .bench/evaluate.json $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m engine evaluate $(if $(DATA),--data $(DATA)) -o .bench $(ARGS)
 
 clean:  ## remove the environment and everything that was measured
 	rm -rf $(VENV) .bench .pytest_cache .ruff_cache .mypy_cache
@@ -44,9 +47,11 @@ $(VENV)/bin/python:
 	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null 2>&1 && $(PYTHON) -m venv $(VENV); } || \
 	  { rm -rf $(VENV); echo "This Python comes without its venv module. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 
-$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+$(VENV)/.installed: requirements.txt engine/avatar/requirements.txt | $(VENV)/bin/python
 	@echo "Installing the packages of requirements.txt (once: about 2 GB, a few minutes) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r engine/avatar/requirements.txt || \
+	  echo "The face models could not be installed (they come for Python 3.11 and 3.12): 'avatar create' will not work."
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed

@@ -19,8 +19,9 @@ from engine.errors import BackendFailed, VisavisError
 
 _COMMANDS = {
     "render": ("engine.cli.render", "turn a sound file or a text into a video of a talking avatar"),
-    "avatar": ("engine.cli.avatar", "list avatars, check their folders"),
+    "avatar": ("engine.cli.avatar", "list and check avatars, make one of a photo or a video"),
     "evaluate": ("engine.evaluate.cli", "measure how well lips follow speech"),
+    "studio": ("engine.cli.studio", "make avatars, training data and networks"),
     "bench": ("engine.cli.bench", "measure what every stage of the engine costs"),
 }
 

@@ -66,7 +66,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "torchvision": (),
     "librosa": ("engine.studio", "engine.evaluate"),
     "openvino": (
-        "engine.lipsync.builtin", "engine.lipsync.openvino_runtime", "engine.avatar.face_models", "engine.studio", "engine.evaluate",
+        "engine.lipsync.builtin", "engine.lipsync.openvino_runtime", "engine.avatar.face_models", "engine.studio",
+        "engine.evaluate",
     ),
     "espeakng_loader": ("engine.conversation.tts.espeak", "engine.studio"),
     "soxr": ("engine.audio", "engine.studio", "engine.evaluate"),

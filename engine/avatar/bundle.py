@@ -6,6 +6,7 @@ A folder ``avatars/<name>/`` holds nothing that could run code:
     * ``avatar.toml``: title, fps, size, licence, source, synthetic, consent, and a table ``[clips.<clip>]`` with
       ``loop`` for each clip; consent is a text or a table of the texts who, when and scope;
     * ``idle.mp4``: the idle loop, H.264 yuv420p, BT.709 limited range, 25 fps; ``clip_<clip>.mp4``: a clip, likewise;
+    * ``picture.xml``, ``picture.bin``: may be there, a picture network fitted to this person; weights, no code;
     * ``faces.npz``: ``landmarks`` (N, 5, 2) float32 and ``boxes`` (N, 4) float32, one row per frame of the loop;
       ``clip_<clip>_landmarks`` and ``clip_<clip>_boxes`` for each clip.
 
@@ -39,6 +40,7 @@ from engine.errors import AvatarInvalid, NotFound
 from engine.types import FPS
 
 CARD_FILE = "avatar.toml"
+PICTURE_MODEL_FILE = "picture.xml"
 IDLE_FILE = "idle.mp4"
 FACES_FILE = "faces.npz"
 
@@ -93,6 +95,7 @@ class Avatar:
         boxes: (N, 4) float32 face boxes (y1, y2, x1, x2) in pixels.
         fps: pictures a second, always 25.
         clips: what it can do beside resting, by name.
+        picture_model: picture network fitted to this person, or None for the one that comes with the project.
 
     All pictures together are numbered: those of the idle loop first, then those of the clips in order of their names.
     """
@@ -109,6 +112,7 @@ class Avatar:
     boxes: np.ndarray
     fps: int = FPS
     clips: Mapping[str, Clip] = field(default_factory=dict)
+    picture_model: Path | None = None
 
     @property
     def starts(self) -> dict[str, int]:
@@ -254,9 +258,11 @@ def load_avatar(folder: Path) -> Avatar:
         name: Clip(_decode(_clip_file(folder, name), card.size, len(points)), points, squares, card.clips[name])
         for name, (points, squares) in rows.items()
     }
+    own_model = folder / PICTURE_MODEL_FILE
     avatar = Avatar(
         card.name, card.title, card.size, card.licence, card.source, card.synthetic, card.consent,
         frames, landmarks, boxes, clips=MappingProxyType(clips),
+        picture_model=own_model if own_model.is_file() else None,
     )  # fmt: skip
     _check(avatar)
     for array in (frames, landmarks, boxes, *faces, *(clip.frames for clip in clips.values())):

@@ -1,4 +1,4 @@
-"""``python -m engine avatar list | check``: which avatars there are, and whether their folders are sound."""
+"""``python -m engine avatar list | check | create``: which avatars there are, whether they are sound, and new ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.avatar.bundle import CARD_FILE, Avatar, avatar_folder, list_avatars, load_avatar
+from engine.cli import avatar_create
 from engine.config import add_arguments as add_options
 from engine.config import load_config
 from engine.errors import AvatarInvalid, NotFound
@@ -25,16 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="load avatars completely and say what is wrong with them")
     check.add_argument("names", nargs="*", metavar="NAME", help="avatars to check (default: all)")
     check.set_defaults(action=_check)
+    create = actions.add_parser("create", help="make an avatar of a photo or a video")
+    avatar_create.add_arguments(create)
+    create.set_defaults(action=avatar_create.run)
     for action in (listing, check):
         add_options(action, ["avatars_dir"])
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs ``list`` or ``check``; 2 when a checked avatar cannot be used.
+    """Runs ``list``, ``check`` or ``create``; 2 when a checked avatar cannot be used.
 
     Raises:
         NotFound: ``avatar_not_found``, also for an empty folder of avatars.
         ConfigInvalid: an option is wrong.
+        VisavisError: whatever ``avatar_create.run`` raises.
     """
     return args.action(args)
 

@@ -16,9 +16,13 @@ import numpy as np
 import soxr
 from scipy.signal import fftconvolve, lfilter
 
+from engine.studio.audio_codec import CODECS, coded
+from engine.studio.audio_quiet import QUIET_SOUNDS
 from engine.types import ANALYSIS_RATE
 
 _CLEAN_SHARE = 0.2
+_QUIET_SHARE = 0.5
+"""Of the sounds without speech, those that things and animals make."""
 
 
 def augment(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -48,6 +52,8 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
         samples = samples + _noise(len(samples), rng) * _rms(samples) * 10 ** (-rng.uniform(3, 40) / 20)
     if rng.random() < 0.2:
         samples = _line(samples, rng)
+    elif rng.random() < 0.12:
+        samples = _compressed(samples, rng)
     peak_db = rng.uniform(-38, 0)
     samples = samples * (10 ** (peak_db / 20) / max(1e-4, float(np.abs(samples).max())))
     if rng.random() < 0.1:
@@ -56,11 +62,14 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def silence_like(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Sound during which a mouth stays shut: silence, noise, hum, chords, clicks, breath, at any level.
+    """Sound during which a mouth stays shut: silence, noise, hum, chords, clicks, breath, things, at any level.
 
     Returns:
         (count,) float32 in [-1, 1].
     """
+    if rng.random() < _QUIET_SHARE:
+        sound = QUIET_SOUNDS[int(rng.integers(len(QUIET_SOUNDS)))](count, rng)
+        return _finished(sound, rng, -50)
     kind = rng.random()
     seconds = np.arange(count) / ANALYSIS_RATE
     sound = np.zeros(count)
@@ -82,11 +91,15 @@ def silence_like(count: int, rng: np.random.Generator) -> np.ndarray:
     else:  # breath: broad noise with a slow swell
         swell = np.maximum(0, np.sin(2 * np.pi * rng.uniform(0.3, 1.2) * seconds + rng.uniform(0, 6.28))) ** 2
         sound = lfilter([1.0], [1.0, -rng.uniform(-0.3, 0.8)], rng.standard_normal(count)) * swell
-    sound = sound + rng.standard_normal(count) * 10 ** (-rng.uniform(30, 80) / 20)
+    return _finished(sound, rng, -60 if kind < 0.5 else -45)
+
+
+def _finished(sound: np.ndarray, rng: np.random.Generator, lowest_db: float) -> np.ndarray:
+    """(N,) float32: a sound with a little hiss, perhaps in a room, at a random level."""
+    sound = sound + rng.standard_normal(len(sound)) * 10 ** (-rng.uniform(30, 80) / 20)
     if rng.random() < 0.3:
         sound = _room(sound, rng)
-    low = -60 if kind < 0.5 else -45
-    level = 10 ** (rng.uniform(low, -6) / 20)
+    level = 10 ** (rng.uniform(lowest_db, -6) / 20)
     return np.clip(sound * (level / max(1e-4, float(np.abs(sound).max()))), -1, 1).astype(np.float32)
 
 
@@ -149,6 +162,13 @@ def _line(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     decoded = np.sign(coded) * (256 ** np.abs(coded) - 1) / 255
     wide = soxr.resample(decoded, ANALYSIS_RATE / 2, ANALYSIS_RATE)
     return np.pad(wide, (0, max(0, len(samples) - len(wide))))[: len(samples)]
+
+
+def _compressed(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A call or a podcast: opus or mp3 at a low rate."""
+    codec = CODECS[int(rng.integers(len(CODECS)))]
+    peak = max(1e-4, float(np.abs(samples).max()))
+    return coded(samples / peak, codec, int(rng.uniform(*codec.bit_rates))) * peak
 
 
 def _chords(count: int, rng: np.random.Generator) -> np.ndarray:

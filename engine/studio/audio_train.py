@@ -2,7 +2,8 @@
 
 Place in the flow: shards -> ``Batches`` -> AudioNet -> ``audio.safetensors`` -> ``audio_export``.
 
-Run as ``python -m engine.studio.audio_train SHARDS RUN --talkers openings.json --videos DIR``.
+Run as ``python -m engine.studio.audio_train SHARDS RUN --talkers openings.json --videos DIR``; on a GPU where there is
+one.
 
 Invariant: the kept weights are a running mean (EMA) of the trained ones, and are the ones that are judged.
 """
@@ -70,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train the audio network.")
     parser.add_argument("shards", type=Path, help="folder of speech_data's shards")
     parser.add_argument("run", type=Path, help="folder for weights and the log")
-    parser.add_argument("--talkers", type=Path, required=True, help="measured openings of real talkers (JSON)")
-    parser.add_argument("--videos", type=Path, required=True, help="folder of the videos named in it")
+    parser.add_argument("--talkers", type=Path, help="measured openings of real talkers (JSON) to choose weights by")
+    parser.add_argument("--videos", type=Path, help="folder of the videos named in it")
     parser.add_argument(
         "--source",
         action="append",
@@ -84,10 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one")
     options = parser.parse_args(arguments)
     options.run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
+    wanted = options.device
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
 
     sources = []
     for source in options.source or ["train_*.npz=1"]:
@@ -99,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Batches(sources, options.batch, seed=options.seed), batch_size=None, num_workers=1, prefetch_factor=8
     )
     judge = Judge(options.shards, options.talkers, options.videos)
-    network = AudioNet()
+    network = AudioNet().to(device)
     if options.start:
-        network.load_state_dict(torch.load(options.start, weights_only=True))
+        network.load_state_dict(torch.load(options.start, map_location=device, weights_only=True))
     mean = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.02)
     started_s, best = time.monotonic(), -1.0
@@ -112,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for group in optimiser.param_groups:
             group["lr"] = options.rate * min(1.0, step / 100) * (1 - 0.97 * min(1.0, progress))
         network.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        mel, target, viseme = (part.to(device, non_blocking=True) for part in (mel, target, viseme))
+        with torch.autocast(device.type, torch.bfloat16):
             mouth, scores = network.both(mel)
         loss = loss_of(mouth.float(), scores.float(), target, viseme)
         optimiser.zero_grad()

@@ -4,10 +4,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from engine.audio.mel import mel_spectrogram  # noqa: E402
-from engine.studio.audio_augment import _equalise, _line, _room, augment, silence_like  # noqa: E402
+from engine.studio.audio_augment import _compressed, _equalise, _line, _room, augment, silence_like  # noqa: E402
 from engine.studio.audio_batches import COLUMNS, speech_item, target_times_s  # noqa: E402
+from engine.studio.audio_codec import CODECS, coded  # noqa: E402
 from engine.studio.audio_judge import track_of  # noqa: E402
 from engine.studio.audio_net import CONTEXT_COLUMNS, WINDOW, AudioNet  # noqa: E402
+from engine.studio.audio_quiet import QUIET_SOUNDS  # noqa: E402
 from engine.studio.phones import Gesture  # noqa: E402
 from engine.studio.speech_data import SpeechClip  # noqa: E402
 from engine.types import MOUTH_SHAPES  # noqa: E402
@@ -55,7 +57,7 @@ def test_augmented_sound_has_its_speed_and_stays_in_range():
         assert np.isfinite(sound).all() and np.abs(sound).max() <= 1
 
 
-@pytest.mark.parametrize("change", [_equalise, _room, _line])
+@pytest.mark.parametrize("change", [_equalise, _room, _line, _compressed])
 def test_rooms_filters_and_lines_do_not_shift_the_sound(change):
     rng = np.random.default_rng(4)
     burst = np.zeros(16_000, np.float32)
@@ -71,6 +73,23 @@ def test_sounds_without_speech_are_in_range():
     for _ in range(30):
         sound = silence_like(8_000, rng)
         assert sound.shape == (8_000,) and np.isfinite(sound).all() and np.abs(sound).max() <= 1
+
+
+@pytest.mark.parametrize("maker", QUIET_SOUNDS)
+def test_everyday_sounds_are_heard_and_differ_by_chance_alone(maker):
+    first, again, other = (maker(16_000, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first.shape == (16_000,) and np.isfinite(first).all() and np.abs(first).max() > 0.01
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_codecs_change_a_sound_without_moving_it(codec):
+    rng = np.random.default_rng(6)
+    said = np.convolve(rng.standard_normal(24_000), np.ones(8) / 8, "same") * np.hanning(24_000) * 0.5
+    heard = coded(said, codec, codec.bit_rates[1])
+    assert heard.shape == said.shape
+    assert np.corrcoef(said, heard)[0, 1] > 0.8
+    assert not np.allclose(said, heard, atol=1e-3)
 
 
 def test_an_item_has_its_closure_where_the_sound_has_it():

@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +47,7 @@ class BuiltinPrepared:
         references: (N, CROP_SIZE, CROP_SIZE, 3) uint8 BGR, the squares as the network sees them.
         inside: teeth and tongue in the face's size.
         places: where they are in every picture.
+        picture: the picture network: the avatar's own, or the one of all.
     """
 
     avatar: Avatar
@@ -55,6 +56,7 @@ class BuiltinPrepared:
     references: np.ndarray
     inside: MouthInside
     places: Sequence[Place]
+    picture: Network
 
 
 class BuiltinLipSync:
@@ -63,14 +65,22 @@ class BuiltinLipSync:
     crop_size = CROP_SIZE
     window = MelWindow(columns=32, offset=-24)
 
-    def __init__(self, audio: Network, picture: Network, inside: MouthInside) -> None:
+    def __init__(
+        self,
+        audio: Network,
+        picture: Network,
+        inside: MouthInside,
+        open_picture: Callable[[Path], Network] = lambda path: Network(path, 1, "f32"),
+    ) -> None:
         """Takes compiled networks; ``load`` is the usual way.
 
         Args:
             audio: mel (1, 1, 80, 32) -> mouth (1, 10).
             picture: reference (1, 3, s, s), mouth (1, 10) -> flow, alpha, shade.
             inside: teeth and tongue.
+            open_picture: opens the picture network that an avatar brings along.
         """
+        self._open_picture = open_picture
         self._audio, self._picture, self._inside = audio, picture, inside
 
     @classmethod
@@ -86,13 +96,16 @@ class BuiltinLipSync:
         """
         audio, picture = _FOLDER / "audio.xml", _FOLDER / "picture.xml"
         inside = MouthInside.load(_FOLDER / "mouth_inside.npz")
-        return cls(Network(audio, threads, "f32"), Network(picture, threads, precision), inside)
+        def open_picture(path: Path) -> Network:
+            return Network(path, threads, precision)
+
+        return cls(Network(audio, threads, "f32"), open_picture(picture), inside, open_picture)
 
     def prepare(self, avatar: Avatar) -> BuiltinPrepared:
         """Cuts the mouth square out of every picture.
 
         Raises:
-            BackendFailed: the face is too small to hold a mouth.
+            BackendFailed: the face is too small to hold a mouth, or the avatar's own network cannot be read.
         """
         landmarks = avatar.all_landmarks()
         boxes = mouth_boxes(landmarks)
@@ -107,7 +120,10 @@ class BuiltinLipSync:
             cv2.resize(cut(avatar.picture(index), box), (CROP_SIZE, CROP_SIZE), dst=reference, interpolation=way)
         distance_px = float(np.median(eye_mouth_distance(landmarks)))
         places = [place_of(points, distance_px) for points in landmarks]
-        return BuiltinPrepared(avatar, boxes, feather_mask(side), references, self._inside.sized(distance_px), places)
+        own = avatar.picture_model
+        picture = self._picture if own is None else self._open_picture(own)
+        inside = self._inside.sized(distance_px)
+        return BuiltinPrepared(avatar, boxes, feather_mask(side), references, inside, places, picture)
 
     def predict(self, jobs: Sequence[LipJob]) -> list[FacePatch]:
         """One patch per job, in order."""
@@ -116,7 +132,8 @@ class BuiltinLipSync:
     def warmup(self, batch_sizes: Sequence[int]) -> None:
         """Runs both networks once in the calling thread; jobs are predicted one by one, so sizes do not matter."""
         self._hear(np.zeros((MEL_BANDS, self.window.columns), np.float32))
-        self._layers(np.zeros((CROP_SIZE, CROP_SIZE, 3), np.uint8), np.ones(len(MOUTH_SHAPES), np.float32))
+        black = np.zeros((CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        self._layers(self._picture, black, np.ones(len(MOUTH_SHAPES), np.float32))
 
     def _predict(self, job: LipJob) -> FacePatch:
         prepared = job.prepared
@@ -139,7 +156,7 @@ class BuiltinLipSync:
         place = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
         if mouth.max() < _STILL:
             return FacePatch(cut(frame, box), place, prepared.mask, mouth)
-        flow, alpha, shade = self._layers(prepared.references[frame_index], mouth)
+        flow, alpha, shade = self._layers(prepared.picture, prepared.references[frame_index], mouth)
         layers = (flow[0], alpha[0, 0], shade[0])
         image = speak(frame, box, layers, prepared.inside, prepared.places[frame_index], mouth)
         return FacePatch(image, place, prepared.mask, mouth)
@@ -148,7 +165,8 @@ class BuiltinLipSync:
         """(10,) float32 mouth vector in [0, 1] of a (80, columns) mel window."""
         return np.clip(self._audio(np.ascontiguousarray(mel, np.float32)[None, None])[0][0], 0, 1)
 
-    def _layers(self, reference: np.ndarray, mouth: np.ndarray) -> list[np.ndarray]:
+    @staticmethod
+    def _layers(network: Network, reference: np.ndarray, mouth: np.ndarray) -> list[np.ndarray]:
         """Flow, alpha and shade of a (s, s, 3) uint8 reference and a (10,) mouth."""
         picture = reference.transpose(2, 0, 1)[None].astype(np.float32) / 255
-        return self._picture(picture, mouth[None])
+        return network(picture, mouth[None])

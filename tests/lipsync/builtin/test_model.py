@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+import engine.lipsync.builtin
 from engine.audio.mel import mel_spectrogram
 from engine.avatar.bundle import Avatar
 from engine.compose import paste
@@ -17,6 +21,8 @@ from engine.errors import BackendFailed
 from engine.lipsync.base import LipJob
 from engine.lipsync.builtin import BuiltinLipSync
 from engine.types import MOUTH_SHAPES
+
+BUILTIN = Path(engine.lipsync.builtin.__file__).parent
 
 
 def portrait(size: int = 256, frames: int = 3) -> Avatar:
@@ -131,3 +137,22 @@ def test_loading_and_predicting_imports_no_torch() -> None:
         "assert not {'torch', 'librosa', 'numba'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_an_avatar_may_bring_its_own_picture_network(lips: BuiltinLipSync, tmp_path: Path) -> None:
+    for kind in ("xml", "bin"):
+        shutil.copy(BUILTIN / f"picture.{kind}", tmp_path)
+    usual = portrait()
+    own = replace(usual, picture_model=tmp_path / "picture.xml")
+    everyone, fitted = lips.prepare(usual), lips.prepare(own)
+    mouth = np.full(len(MOUTH_SHAPES), 0.5, np.float32)
+
+    assert fitted.picture is not everyone.picture
+    np.testing.assert_array_equal(lips.draw(fitted, 0, mouth).image, lips.draw(everyone, 0, mouth).image)
+
+
+def test_a_broken_picture_network_of_an_avatar_is_refused(lips: BuiltinLipSync, tmp_path: Path) -> None:
+    (tmp_path / "picture.xml").write_text("nothing", "utf-8")
+
+    with pytest.raises(BackendFailed):
+        lips.prepare(replace(portrait(), picture_model=tmp_path / "picture.xml"))
