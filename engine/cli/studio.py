@@ -37,6 +37,8 @@ COMMANDS = {
     "train-audio": _Command("audio_train", (), "train the audio network"),
     "export-audio": _Command("audio_export", (), "audio network -> files of the product"),
     "sheet": _Command("picture_sheet", (), "look at an avatar's mouths on one sheet"),
+    "sync-lips": _Command("sync_expert_lips", (), "measure known mouths with the face tracker"),
+    "train-sync": _Command("sync_expert", (), "train the lip-sync expert of evaluate"),
     "lip-map": _Command("lip_map", (), "fit the map from measured lips to mouths that finetune uses"),
     "finetune": _Command("finetune", (), "fit the picture network to the person of an avatar, from a video"),
 }

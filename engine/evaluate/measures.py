@@ -53,11 +53,13 @@ class SyncResult:
         correlation: Pearson's r without any shift.
         best: r at the best lag.
         lag_frames: the lag at which it is best; positive when the prediction is late.
+        frames: how many were compared; without any the rest means nothing.
     """
 
     correlation: float
     best: float
     lag_frames: int
+    frames: int
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -85,12 +87,14 @@ def sync(clips: Sequence[tuple[np.ndarray, np.ndarray]], max_lag: int = 6) -> Sy
         clips: (predicted, true) openings, (N,) each, of one video each.
         max_lag: lags are tried from ``-max_lag`` to ``max_lag`` frames.
     """
+    if not clips:
+        return SyncResult(0.0, 0.0, 0, 0)
     lags = range(-max_lag, max_lag + 1)
     weights = np.array([min(len(p), len(t)) for p, t in clips], np.float64)
     table = np.array([[correlation_at(p, t, lag) for lag in lags] for p, t in clips])
     means = (table * weights[:, None]).sum(0) / weights.sum()
     best = int(np.argmax(means))
-    return SyncResult(float(means[max_lag]), float(means[best]), best - max_lag)
+    return SyncResult(float(means[max_lag]), float(means[best]), best - max_lag, int(weights.sum()))
 
 
 def shut_rate(mouth: np.ndarray, limit: float = SHUT_OPENING) -> float:
@@ -113,11 +117,20 @@ def closure_rate(mouth: np.ndarray, closures_s: Sequence[tuple[float, float]], l
     Returns:
         0 to 1; NaN without closures.
     """
-    shut = opening(mouth) < limit
+    return closure_rate_of(opening(mouth) < limit, closures_s)
+
+
+def closure_rate_of(shut: np.ndarray, closures_s: Sequence[tuple[float, float]]) -> float:
+    """The same of lips that are known to be shut or not.
+
+    Args:
+        shut: (N,) bool at 25 fps.
+        closures_s: (start, end) of each closure in the sound, seconds.
+    """
     hits = []
     for start_s, end_s in closures_s:
         first = max(0, round(start_s * FPS - 0.5) - 1)
-        last = min(len(mouth), round(end_s * FPS - 0.5) + 1)
+        last = min(len(shut), round(end_s * FPS - 0.5) + 1)
         if first < last:
             hits.append(bool(shut[first : last + 1].any()))
     return float(np.mean(hits)) if hits else float("nan")

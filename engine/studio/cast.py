@@ -208,7 +208,7 @@ PORTRAITS: Mapping[str, Portrait] = {
             },
         ),
         painted_clothes=False,
-        face=_pleasant(0.50, 0.18, 0.28, 0.18),
+        face=_pleasant(0.62, 0.03, 0.22, 0.26),
         look=_soft_studio((0.30, 0.26, 0.215), (0.68, 0.62, 0.54)),
         field_of_view_deg=18.0,
         eyes_above_centre_dm=0.33,

@@ -62,12 +62,12 @@ def test_lips_follow_real_talkers(hearing, shared_data):
 
 
 def test_the_command_writes_the_figures_and_prints_them(tmp_path, capsys):
-    assert main(["evaluate", "--clips", "2", "-o", str(tmp_path / "e.json")]) == 0
-    figures = json.loads((tmp_path / "e.json").read_text())
+    assert main(["evaluate", "--networks", "--clips", "2", "-o", str(tmp_path / "out")]) == 0
+    figures = json.loads((tmp_path / "out" / "networks.json").read_text())
     assert {"audio_parameters", "audio_mflops", "synthetic_r", "silence_shut"} <= figures.keys()
     assert "synthetic_closed" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_model_is_a_clear_error(tmp_path, capsys):
-    assert main(["evaluate", "--model", str(tmp_path)]) == 2
+    assert main(["evaluate", "--networks", "--model", str(tmp_path)]) == 2
     assert "audio.xml" in capsys.readouterr().err

@@ -18,6 +18,10 @@ SIDE_PER_DISTANCE = 1.8
 DROP_PER_DISTANCE = 0.25
 """How far below the mouth's middle the square's middle lies: the chin needs the room."""
 
+_BLUE_PER_GREEN = (0.65, 1.05)
+_RED_PER_GREEN = (1.0, 1.75)
+"""Colours of skin that the network knows, as means of a mouth square."""
+
 
 def eye_mouth_distance(landmarks: np.ndarray) -> np.ndarray:
     """Distance between the middle of the eyes and the middle of the mouth.
@@ -60,6 +64,25 @@ def mouth_boxes(landmarks: np.ndarray) -> np.ndarray:
     corner = np.rint(centre - whole / 2).astype(int)
     x, y = corner[:, 0], corner[:, 1]
     return np.stack([y, y + whole, x, x + whole], 1)
+
+
+def colour_gains(crops: np.ndarray) -> np.ndarray:
+    """Gains that bring a colour cast back to where the network has seen skin.
+
+    Strong casts, such as a camera's without white balance, are outside its training data, and it would then hardly move
+    the mouth.
+
+    Args:
+        crops: (N, s, s, 3) uint8 BGR mouth squares of one avatar.
+
+    Returns:
+        (3,) float32 gains of B, G, R; all 1 where the colours are usual. One set an avatar, so that nothing flickers.
+    """
+    blue, green, red = np.maximum(crops.reshape(-1, 3).mean(0), 1.0)
+    blue_gain = np.clip(blue / green, *_BLUE_PER_GREEN) * green / blue
+    red_gain = np.clip(red / green, *_RED_PER_GREEN) * green / red
+    # Rounded, so that usual colours give exactly 1.
+    return np.round([blue_gain, 1.0, red_gain], 3).astype(np.float32)
 
 
 def _axis(landmarks: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from engine.audio.mel import MEL_BANDS
 from engine.audio.window import MelWindow
 from engine.errors import BackendFailed
 from engine.lipsync.base import FacePatch, LipJob
-from engine.lipsync.builtin.crop import CROP_SIZE, eye_mouth_distance, mouth_boxes
+from engine.lipsync.builtin.crop import CROP_SIZE, colour_gains, eye_mouth_distance, mouth_boxes
 from engine.lipsync.builtin.mouth_inside import MouthInside, Place, place_of
 from engine.lipsync.builtin.network import Network, Precision
 from engine.lipsync.builtin.warp import cut, feather_mask, speak
@@ -45,6 +45,7 @@ class BuiltinPrepared:
         boxes: (N, 4) int y1, y2, x1, x2 of the mouth square in every picture, all of one size.
         mask: (side, side) uint8 feathered mask of the patches.
         references: (N, CROP_SIZE, CROP_SIZE, 3) uint8 BGR, the squares as the network sees them.
+        gains: (3,) float32 what the squares' colours were multiplied with.
         inside: teeth and tongue in the face's size.
         places: where they are in every picture.
         picture: the picture network: the avatar's own, or the one of all.
@@ -54,6 +55,7 @@ class BuiltinPrepared:
     boxes: np.ndarray
     mask: np.ndarray
     references: np.ndarray
+    gains: np.ndarray
     inside: MouthInside
     places: Sequence[Place]
     picture: Network
@@ -118,12 +120,15 @@ class BuiltinLipSync:
         references = np.empty((len(boxes), CROP_SIZE, CROP_SIZE, 3), np.uint8)
         for index, (reference, box) in enumerate(zip(references, boxes, strict=True)):
             cv2.resize(cut(avatar.picture(index), box), (CROP_SIZE, CROP_SIZE), dst=reference, interpolation=way)
+        gains = colour_gains(references)
+        if np.any(gains != 1):
+            np.copyto(references, np.clip(np.rint(references * gains), 0, 255), casting="unsafe")
         distance_px = float(np.median(eye_mouth_distance(landmarks)))
         places = [place_of(points, distance_px) for points in landmarks]
         own = avatar.picture_model
         picture = self._picture if own is None else self._open_picture(own)
         inside = self._inside.sized(distance_px)
-        return BuiltinPrepared(avatar, boxes, feather_mask(side), references, inside, places, picture)
+        return BuiltinPrepared(avatar, boxes, feather_mask(side), references, gains, inside, places, picture)
 
     def predict(self, jobs: Sequence[LipJob]) -> list[FacePatch]:
         """One patch per job, in order."""
@@ -157,7 +162,7 @@ class BuiltinLipSync:
         if mouth.max() < _STILL:
             return FacePatch(cut(frame, box), place, prepared.mask, mouth)
         flow, alpha, shade = self._layers(prepared.picture, prepared.references[frame_index], mouth)
-        layers = (flow[0], alpha[0, 0], shade[0])
+        layers = (flow[0], alpha[0, 0], shade[0] / prepared.gains[:, None, None])
         image = speak(frame, box, layers, prepared.inside, prepared.places[frame_index], mouth)
         return FacePatch(image, place, prepared.mask, mouth)
 

@@ -8,6 +8,7 @@ import pytest
 from engine.lipsync.builtin.crop import (
     DROP_PER_DISTANCE,
     SIDE_PER_DISTANCE,
+    colour_gains,
     eye_mouth_distance,
     mouth_boxes,
     mouth_square,
@@ -43,3 +44,14 @@ def test_every_box_of_a_loop_is_a_square_of_one_size() -> None:
     assert sides[0, 0] == round(SIDE_PER_DISTANCE * float(np.median(eye_mouth_distance(loop))))
     middle = np.stack([boxes[:, 2:].mean(1), boxes[:, :2].mean(1)], 1)
     assert np.abs(middle - mouth_square(loop, 80.0)[0]).max() <= 1
+
+
+def test_usual_skin_keeps_its_colours_and_a_strong_cast_is_taken_back() -> None:
+    usual = np.full((2, 8, 8, 3), (105, 128, 170), np.uint8)
+    yellow = np.full((2, 8, 8, 3), (54, 128, 195), np.uint8)
+
+    np.testing.assert_array_equal(colour_gains(usual), 1)
+    gains = colour_gains(yellow)
+
+    assert 54 * gains[0] / 128 == pytest.approx(0.65, abs=2e-3)
+    assert gains[1] == 1 and gains[2] == 1
