@@ -21,7 +21,8 @@ from pathlib import Path
 from engine.errors import BackendFailed, NotFound
 from engine.evaluate import talkers
 
-_PEOPLE, _HELD_OUT_PEOPLE = 640, 40
+_BEAMING_PEOPLE = 260
+_PEOPLE, _HELD_OUT_PEOPLE = 800, 40
 _PICTURE_MINUTES, _AUDIO_STEPS, _SPEECH_HOURS = 65.0, 1200, 4.0
 _OPENINGS = Path(talkers.__file__).with_name("talkers.json")
 _AVATARS = ("maya", "leo", "amara", "kenji")
@@ -70,7 +71,9 @@ def stages(plan: Plan) -> list[Stage]:
     work, assets, share = plan.work, ("--assets", str(plan.assets)), plan.share
     pairs, speech, model = str(work / "pairs"), str(work / "speech"), str(work / "model")
     checkpoint, audio_run = work / "picture.pt", work / "audio"
-    people, held_out = (str(max(4, round(share * count))) for count in (_PEOPLE, _HELD_OUT_PEOPLE))
+    people, beaming, held_out = (
+        str(max(4, round(share * count))) for count in (_PEOPLE, _BEAMING_PEOPLE, _HELD_OUT_PEOPLE)
+    )
     training = ("--pairs", pairs, "--checkpoint", str(checkpoint))
     steps = (str(max(10, round(share * _AUDIO_STEPS))), str(max(10, round(share * _AUDIO_STEPS / 2))))
     minutes = f"{max(0.2, share * _PICTURE_MINUTES):g}"
@@ -86,6 +89,11 @@ def stages(plan: Plan) -> list[Stage]:
     made = [
         Stage("mouth-inside", ("engine.studio.mouth_atlas", *assets, f"{model}/mouth_inside.npz"), "teeth and tongue"),
         Stage("pairs", ("engine.studio.pairs", *assets, "--out", pairs, "--people", people), "people to learn from"),
+        Stage(
+            "pairs-beaming",
+            ("engine.studio.pairs", *assets, "--out", pairs, "--people", beaming, "--seed", "3", "--beaming", "0.6"),
+            "people who smile with bare teeth",
+        ),
         Stage(
             "pairs-held-out",
             ("engine.studio.pairs", *assets, "--out", pairs, "--people", held_out, "--seed", "900"),
