@@ -34,12 +34,15 @@ COMMANDS = {
     "measure-picture": _Command("picture_train", ("measure",), "measure it on people it has never seen"),
     "export-picture": _Command("picture_export", (), "picture network -> files of the product"),
     "speech": _Command("speech_data", (), "synthesise timed speech for the audio network"),
+    "align-speech": _Command("speech_align", (), "recorded speech and its transcript -> timed speech"),
     "train-audio": _Command("audio_train", (), "train the audio network"),
+    "mean-audio": _Command("audio_mean", (), "mean of the weights of several runs"),
     "export-audio": _Command("audio_export", (), "audio network -> files of the product"),
     "sheet": _Command("picture_sheet", (), "look at an avatar's mouths on one sheet"),
     "sync-lips": _Command("sync_expert_lips", (), "measure known mouths with the face tracker"),
     "train-sync": _Command("sync_expert", (), "train the lip-sync expert of evaluate"),
     "lip-map": _Command("lip_map", (), "fit the map from measured lips to mouths that finetune uses"),
+    "likeness": _Command("likeness", (), "fit what tells people apart, so that finetune refuses a stranger's video"),
     "finetune": _Command("finetune", (), "fit the picture network to the person of an avatar, from a video"),
 }
 """Command -> module of ``engine.studio``, words put before the caller's, help; ``evaluate`` comes on top."""

@@ -21,8 +21,16 @@ from engine.studio.audio_quiet import QUIET_SOUNDS
 from engine.types import ANALYSIS_RATE
 
 _CLEAN_SHARE = 0.2
+_BED_SHARE = 0.25
+"""Of the noises behind speech, those that things, music and animals make: beside a voice they mean nothing."""
+
 _QUIET_SHARE = 0.5
 """Of the sounds without speech, those that things and animals make."""
+_VOICELIKE = ("notes", "calls")
+_VOICELIKE_ODDS = 3
+"""How much oftener than others the sounds come that are hard to tell from a voice."""
+_MORE_SHARE = 0.35
+"""How often another one of them sounds at the same time."""
 
 
 def augment(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -49,7 +57,8 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
     if rng.random() < 0.45:
         samples = _room(samples, rng)
     if rng.random() < 0.75:
-        samples = samples + _noise(len(samples), rng) * _rms(samples) * 10 ** (-rng.uniform(3, 40) / 20)
+        noise = _bed(len(samples), rng) if rng.random() < _BED_SHARE else _noise(len(samples), rng)
+        samples = samples + noise * _rms(samples) * 10 ** (-rng.uniform(3, 40) / 20)
     if rng.random() < 0.2:
         samples = _line(samples, rng)
     elif rng.random() < 0.12:
@@ -68,8 +77,10 @@ def silence_like(count: int, rng: np.random.Generator) -> np.ndarray:
         (count,) float32 in [-1, 1].
     """
     if rng.random() < _QUIET_SHARE:
-        sound = QUIET_SOUNDS[int(rng.integers(len(QUIET_SOUNDS)))](count, rng)
-        return _finished(sound, rng, -50)
+        sound = _bed(count, rng)
+        while rng.random() < _MORE_SHARE:
+            sound = sound + _bed(count, rng) * rng.uniform(0.1, 1)
+        return finished(sound, rng)
     kind = rng.random()
     seconds = np.arange(count) / ANALYSIS_RATE
     sound = np.zeros(count)
@@ -91,11 +102,20 @@ def silence_like(count: int, rng: np.random.Generator) -> np.ndarray:
     else:  # breath: broad noise with a slow swell
         swell = np.maximum(0, np.sin(2 * np.pi * rng.uniform(0.3, 1.2) * seconds + rng.uniform(0, 6.28))) ** 2
         sound = lfilter([1.0], [1.0, -rng.uniform(-0.3, 0.8)], rng.standard_normal(count)) * swell
-    return _finished(sound, rng, -60 if kind < 0.5 else -45)
+    return finished(sound, rng, -60 if kind < 0.5 else -45)
 
 
-def _finished(sound: np.ndarray, rng: np.random.Generator, lowest_db: float) -> np.ndarray:
-    """(N,) float32: a sound with a little hiss, perhaps in a room, at a random level."""
+def finished(sound: np.ndarray, rng: np.random.Generator, lowest_db: float = -50.0) -> np.ndarray:
+    """A sound as a microphone hears it: with a little hiss, perhaps in a room, at a random level.
+
+    Args:
+        sound: (N,) of any level.
+        rng: source of chance.
+        lowest_db: lowest peak, dB of full scale.
+
+    Returns:
+        (N,) float32 in [-1, 1].
+    """
     sound = sound + rng.standard_normal(len(sound)) * 10 ** (-rng.uniform(30, 80) / 20)
     if rng.random() < 0.3:
         sound = _room(sound, rng)
@@ -151,6 +171,13 @@ def _noise(count: int, rng: np.random.Generator) -> np.ndarray:
         knots = np.exp(rng.normal(0, 1.2, 2 + int(count / ANALYSIS_RATE * rng.uniform(1, 12))))
         noise *= np.interp(np.linspace(0, len(knots) - 1, count), np.arange(len(knots)), knots)
     return noise / max(1e-9, float(np.sqrt(np.mean(noise**2))))
+
+
+def _bed(count: int, rng: np.random.Generator) -> np.ndarray:
+    """One of ``QUIET_SOUNDS`` with an rms of 1."""
+    odds = np.array([_VOICELIKE_ODDS if maker.__name__ in _VOICELIKE else 1 for maker in QUIET_SOUNDS])
+    sound = QUIET_SOUNDS[int(rng.choice(len(QUIET_SOUNDS), p=odds / odds.sum()))](count, rng)
+    return sound / max(1e-6, float(np.sqrt(np.mean(sound**2))))
 
 
 def _line(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -52,7 +52,7 @@ class Batches(IterableDataset):
     Args:
         sources: shards and how often each source is drawn, e.g. ``[(synthetic, 0.7), (recorded, 0.3)]``.
         batch: items of a batch.
-        silent_share: share of items in which nobody speaks.
+        silent_share: share of items in which nobody speaks; more of them keep the mouth shut in more kinds of sound.
         seed: first seed; each worker adds its own.
     """
 

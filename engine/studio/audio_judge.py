@@ -1,4 +1,4 @@
-"""Judges an audio network by real talkers' videos, held-out voices, recorded speech with known phones, and silence.
+"""Judges an audio network by real talkers' videos, held-out voices, recorded speech with known phones, and quiet.
 
 Place in the flow: weights during training -> ``Judge`` -> numbers -> which weights are kept.
 
@@ -17,12 +17,14 @@ import torch
 from engine.audio.mel import SILENCE, mel_spectrogram
 from engine.evaluate.measures import opening, shut_rate, sync
 from engine.evaluate.phone_measures import Track, judge_clips
-from engine.studio.audio_augment import silence_like
+from engine.studio.audio_augment import finished, silence_like
 from engine.studio.audio_net import WINDOW, AudioNet
+from engine.studio.audio_quiet import QUIET_SOUNDS
 from engine.studio.speech_align import load_int16
 from engine.studio.speech_data import read_shard
 from engine.types import ANALYSIS_RATE, FPS
 
+_QUIET_EACH = 4
 _PADDING = 64  # columns of silence on both sides; more than any window reaches
 
 
@@ -78,6 +80,9 @@ class Judge:
         self._talkers = {name: openings[name] for name in self._sounds}
         rng = np.random.default_rng(7)
         self._silence = [silence_like(3 * ANALYSIS_RATE, rng) for _ in range(40)]
+        self._things = [
+            finished(maker(3 * ANALYSIS_RATE, rng), rng) for maker in QUIET_SOUNDS for _ in range(_QUIET_EACH)
+        ]
 
     def __call__(self, network: AudioNet) -> dict[str, float]:
         """All measures; ``score`` is what to choose by."""
@@ -95,8 +100,9 @@ class Judge:
                 figures = judge_talkers(part, self._sounds, track)
                 report.update(zip((f"{name}_r", f"{name}_best", f"{name}_lag"), figures, strict=True))
         report["silence_shut"] = float(np.mean([shut_rate(track(sound)) for sound in self._silence]))
+        report["quiet_shut"] = float(np.mean([shut_rate(track(sound)) for sound in self._things]))
         phones = "recorded_r" if "recorded_r" in report else "synthetic_r"
-        choosing = [report[key] for key in ("grid_s1_r", "grid_dev_r", phones) if key in report]
+        choosing = [report[key] for key in ("grid_s1_r", "grid_dev_r", phones, "quiet_shut") if key in report]
         report["score"] = sum(choosing) / len(choosing)
         return {key: round(float(value), 4) for key, value in report.items()}
 

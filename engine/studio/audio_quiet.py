@@ -1,4 +1,4 @@
-"""Everyday sounds during which a mouth stays shut: keyboards, fans, drums, single notes, alarms, people far away.
+"""Everyday sounds during which a mouth stays shut: keyboards, fans, drums, single notes, calls, rattling.
 
 Place in the flow: ``audio_augment.silence_like`` -> one of ``QUIET_SOUNDS`` -> mel -> audio network.
 
@@ -93,15 +93,20 @@ def notes(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def calls(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Gliding tones: birds, whales, sirens, rings and squeaks."""
+    """Gliding tones: birds, whales, sirens, rings and squeaks; pure, rich or hoarse."""
     sound, at = np.zeros(count), int(-rng.uniform(0, 1) * ANALYSIS_RATE)
-    centre, longest_s = float(np.exp(rng.uniform(np.log(90), np.log(4500)))), float(np.exp(rng.uniform(-2.3, 0.9)))
+    centre, longest_s = float(np.exp(rng.uniform(np.log(70), np.log(4500)))), float(np.exp(rng.uniform(-2.3, 1.2)))
+    partials = 1 + np.arange(int(rng.integers(1, 16)))
+    weights = rng.uniform(0, 1, len(partials)) / partials ** rng.uniform(0, 1.5)
+    weights[0] = max(weights[0], 0.5)
+    hoarse = rng.uniform(0, 0.3) * (rng.random() < 0.4)
     while at < count:
         length = int(rng.uniform(0.3, 1) * longest_s * ANALYSIS_RATE) + 64
         knots = centre * 2 ** np.cumsum(rng.normal(0, rng.uniform(0.05, 0.5), 5))
         hz = np.clip(np.interp(np.linspace(0, 4, length), np.arange(5), knots), 40, 7500)
         phase = 2 * np.pi * np.cumsum(hz) / ANALYSIS_RATE
-        tone = np.sin(phase) + sum(rng.uniform(0, 0.5) * np.sin(k * phase) * (k * hz < 7800) for k in range(2, 6))
+        tone = sum(w * np.sin(k * phase) * (k * hz < 7800) for k, w in zip(partials, weights, strict=True))
+        tone = tone * (1 + hoarse * rng.standard_normal(length))
         _add(sound, tone * np.hanning(length) ** rng.uniform(0.3, 1), at)
         at += length + int(rng.exponential(0.6 * longest_s) * ANALYSIS_RATE)
     return sound

@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -34,10 +35,11 @@ _SHAPE_WEIGHTS = {
     "mouthUpperUp": 0.7, "mouthLowerDown": 1.2, "mouthRollLower": 1.3, "mouthSmile": 0.1, "tongueOut": 0.5,
 }  # fmt: skip
 _PEAK_CHANNELS = [MOUTH_SHAPES.index(n) for n in ("mouthPress", "mouthPucker", "mouthFunnel", "mouthRollLower")]
-_PRESS = MOUTH_SHAPES.index("mouthPress")
+_PRESS, _ROLL = MOUTH_SHAPES.index("mouthPress"), MOUTH_SHAPES.index("mouthRollLower")
 _SILENT = VISEME_NAMES.index("sil")
 _DIFFERENCE_COLUMNS = 3  # one video frame
 _REPORT_STEPS = 150
+_MOST_WORKERS = 8  # each holds all shards in memory
 
 
 def loss_of(mouth: Tensor, scores: Tensor, target: Tensor, viseme: Tensor) -> Tensor:
@@ -56,7 +58,7 @@ def loss_of(mouth: Tensor, scores: Tensor, target: Tensor, viseme: Tensor) -> Te
     shape_weight = mouth.new_tensor([_SHAPE_WEIGHTS[name] for name in MOUTH_SHAPES])
     peak = torch.ones_like(target)
     peak[..., _PEAK_CHANNELS] += 1.5 * target[..., _PEAK_CHANNELS]
-    moment = 1 + 1.2 * target[..., _PRESS : _PRESS + 1] + 0.5 * (viseme == _SILENT)[..., None]
+    moment = 1 + 1.2 * target[..., _PRESS, None] + 0.6 * target[..., _ROLL, None] + (viseme == _SILENT)[..., None]
     error = (mouth - target).abs()
     still = (shape_weight * peak * moment * (0.5 * error + 2 * error**2)).mean()
     steps = [x[:, _DIFFERENCE_COLUMNS:] - x[:, :-_DIFFERENCE_COLUMNS] for x in (mouth, target)]
@@ -79,19 +81,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="PATTERN=SHARE",
         help="shards and how often their clips are drawn (default: train_*.npz=1); may be repeated",
     )
+    parser.add_argument("--silent", type=float, default=0.14, help="share of items in which nobody speaks")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--start", type=Path, help="weights to start from")
+    parser.add_argument("--start", type=Path, help="weights to start from: best.pt of a run, or audio.safetensors")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one")
+    parser.add_argument("--workers", type=int, help="processes that make batches (default: 1, on a GPU up to 8)")
     options = parser.parse_args(arguments)
     options.run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
-    wanted = options.device
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+    has_gpu = torch.cuda.is_available()
+    if options.device.startswith("cuda") and not has_gpu:
+        parser.error("this machine has no GPU that torch can use; leave out --device, or say --device cpu")
+    device = torch.device(("cuda" if has_gpu else "cpu") if options.device == "auto" else options.device)
+    # Making a batch costs a CPU core as long as a training step costs another one; a GPU takes far more of them.
+    usual = 1 if device.type == "cpu" else max(1, min(_MOST_WORKERS, (os.cpu_count() or 2) - 1))
 
     sources = []
     for source in options.source or ["train_*.npz=1"]:
@@ -100,12 +108,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"there is no {pattern} in {options.shards}")
         sources.append((shards, float(share or 1)))
     batches = DataLoader(
-        Batches(sources, options.batch, seed=options.seed), batch_size=None, num_workers=1, prefetch_factor=8
+        Batches(sources, options.batch, options.silent, options.seed),
+        batch_size=None,
+        num_workers=max(1, options.workers or usual),
+        prefetch_factor=8,
+        pin_memory=device.type == "cuda",
     )
     judge = Judge(options.shards, options.talkers, options.videos)
     network = AudioNet().to(device)
     if options.start:
-        network.load_state_dict(torch.load(options.start, map_location=device, weights_only=True))
+        network.load_state_dict(_weights(options.start))
     mean = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.02)
     started_s, best = time.monotonic(), -1.0
@@ -139,6 +151,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 save_file(mean.state_dict(), options.run / "audio.safetensors")
         if progress >= 1:
             return
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Weights on the CPU, wherever they were trained."""
+    return load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
 
 
 @torch.no_grad()

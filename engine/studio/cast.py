@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.studio.actions import Action, actions
+from engine.studio.complexion import Complexion
 from engine.studio.identity import Colour, Identity
 from engine.studio.idle_motion import Idle
 from engine.studio.scalp import Cut
@@ -29,6 +30,7 @@ class Portrait:
         title: name shown to people.
         identity: who it is.
         painted_clothes: whether clothes keep their painted fabric; else they are plain, of the colour of their tint.
+        complexion: what is painted on the skin, or None for the library's texture as it is.
         face: the resting expression: target -> weight.
         look: light and backdrop.
         field_of_view_deg: framing.
@@ -47,6 +49,7 @@ class Portrait:
     title: str
     identity: Identity
     painted_clothes: bool
+    complexion: Complexion | None
     face: Mapping[str, float]
     look: Look
     field_of_view_deg: float
@@ -116,14 +119,15 @@ PORTRAITS: Mapping[str, Portrait] = {
             },
         ),
         painted_clothes=False,
-        face=_pleasant(0.50, 0.14, 0.32, 0.22),
+        complexion=Complexion(unevenness=0.035),
+        face=_pleasant(0.56, 0.20, 0.32, 0.22),
         look=_soft_studio((0.15, 0.17, 0.19), (0.47, 0.51, 0.54)),
         field_of_view_deg=18.0,
         eyes_above_centre_dm=0.33,
-        combing=Combing(count=14_000),
+        combing=Combing(count=9_000, length_dm=(0.4, 1.0), lift_dm=(0.002, 0.03), drift=0.02),
         cut=None,
-        hair_radius_dm=0.0028,
-        hair_melanin=0.80,
+        hair_radius_dm=0.0016,
+        hair_melanin=0.72,
         hair_redness=0.25,
         white_hairs=0.0,
         idle=Idle(
@@ -148,8 +152,9 @@ PORTRAITS: Mapping[str, Portrait] = {
                 "mouth/mouth-laugh-lines-in": 0.35,
                 "chin/chin-jaw-drop-incr": 0.15,
                 "eyebrows/eyebrows-trans-up": 0.35,
+                "forehead/forehead-scale-vert-decr": 0.4,
             },
-            skin="middleage_lightskinned_male_diffuse",
+            skin="middleage_lightskinned_male_diffuse2",
             iris="blue",
             hair=None,
             brows="eyebrow001",
@@ -164,13 +169,25 @@ PORTRAITS: Mapping[str, Portrait] = {
             },
         ),
         painted_clothes=True,
-        face=_pleasant(0.48, 0.06, 0.22, 0.15),
+        complexion=Complexion(unevenness=0.03, stubble=0.16, white_stubble=0.35),
+        face=_pleasant(0.50, 0.16, 0.24, 0.16),
         look=_soft_studio((0.035, 0.05, 0.07), (0.16, 0.21, 0.26)),
         field_of_view_deg=18.0,
         eyes_above_centre_dm=0.33,
         combing=None,
-        cut=Cut(count=45_000, sides_dm=0.07, top_dm=0.33, rise=(0.10, 0.45), combed=(0.3, 0.2, -0.8), recede_dm=0.12),
-        hair_radius_dm=0.0035,
+        cut=Cut(
+            count=40_000,
+            sides_dm=0.06,
+            top_dm=0.26,
+            top_from_dm=(0.5, 0.85),
+            rise=(0.10, 0.36),
+            combed=(0.9, 0.1, 0.2),
+            stray=0.14,
+            locks=700,
+            lock_stray=0.18,
+            recede_dm=0.05,
+        ),
+        hair_radius_dm=0.004,
         hair_melanin=0.55,
         hair_redness=0.10,
         white_hairs=0.72,
@@ -190,17 +207,19 @@ PORTRAITS: Mapping[str, Portrait] = {
             macro=Macro(gender=0.03, ancestry=(0.25, 0.1, 1), proportions=1, weight=0.48),
             details={
                 "head/head-oval": 0.4,
-                "eyebrows/eyebrows-trans-up": 0.4,
+                "eyebrows/eyebrows-trans-up": 0.8,
+                "eyebrows/eyebrows-angle-up": 0.2,
                 "mouth/mouth-scale-horiz-incr": 0.15,
             },
-            skin="young_darkskinned_male_diffuse",
+            # The library has no dark skin of a young woman: a light one is darkened.
+            skin="young_lightskinned_female_diffuse3",
             iris="brown",
             hair=None,
             brows="eyebrow001",
-            lashes="eyelashes02",
+            lashes="eyelashes03",
             clothes="female_elegantsuit01",
             tints={
-                "body": (2.9, 2.35, 2.1),
+                "body": (0.35, 0.22, 0.165),
                 "eyes": (0.60, 0.58, 0.57),
                 "clothes": (0.30, 0.06, 0.05),
                 "teeth": (1.45, 1.33, 1.15),
@@ -208,22 +227,26 @@ PORTRAITS: Mapping[str, Portrait] = {
             },
         ),
         painted_clothes=False,
-        face=_pleasant(0.62, 0.03, 0.22, 0.26),
+        complexion=Complexion(unevenness=0.045),
+        face=_pleasant(0.60, 0.27, 0.35, 0.20),
         look=_soft_studio((0.30, 0.26, 0.215), (0.68, 0.62, 0.54)),
         field_of_view_deg=18.0,
         eyes_above_centre_dm=0.33,
         combing=None,
         cut=Cut(
-            count=42_000,
+            count=60_000,
             sides_dm=0.15,
             top_dm=0.24,
             rise=(0.8, 0.8),
-            curl_dm=0.018,
-            turns_per_dm=9.0,
+            curl_dm=0.022,
+            turns_per_dm=8.0,
             stray=0.5,
             points=10,
+            locks=1200,
+            gather=0.45,
+            lock_stray=0.3,
         ),
-        hair_radius_dm=0.0035,
+        hair_radius_dm=0.003,
         hair_melanin=1.0,
         hair_redness=0.0,
         white_hairs=0.0,
@@ -240,10 +263,14 @@ PORTRAITS: Mapping[str, Portrait] = {
     "kenji": Portrait(
         title="Kenji",
         identity=Identity(
-            macro=Macro(gender=0.9, ancestry=(0.15, 1, 0), proportions=0.9, weight=0.47),
+            macro=Macro(gender=1.0, age=0.60, muscle=0.65, ancestry=(0.15, 1, 0), proportions=0.9, weight=0.42),
             details={
-                "head/head-rectangular": 0.2,
-                "forehead/forehead-scale-vert-decr": 0.5,
+                "head/head-rectangular": 0.35,
+                "chin/chin-width-incr": 0.2,
+                "cheek/l-cheek-volume-decr": 0.5,
+                "cheek/r-cheek-volume-decr": 0.5,
+                "forehead/forehead-scale-vert-decr": 0.65,
+                "eyebrows/eyebrows-angle-up": 0.15,
                 "eyebrows/eyebrows-trans-up": 0.35,
                 "eyes/l-eye-epicanthus-in": 0.3,
                 "eyes/r-eye-epicanthus-in": 0.3,
@@ -253,7 +280,7 @@ PORTRAITS: Mapping[str, Portrait] = {
                 "nose/nose-scale-horiz-decr": 0.2,
                 "head/head-scale-vert-decr": 0.15,
             },
-            skin="young_lightskinned_male_diffuse",
+            skin="young_lightskinned_male_diffuse2",
             iris="brown",
             hair=None,
             brows="eyebrow001",
@@ -262,29 +289,33 @@ PORTRAITS: Mapping[str, Portrait] = {
             tints={
                 "body": (0.95, 0.88, 0.80),
                 "eyes": (0.75, 0.75, 0.75),
-                "brows": (0.5, 0.5, 0.5),
+                "brows": (0.3, 0.3, 0.3),
                 "clothes": (0.035, 0.06, 0.055),
                 "teeth": (1.45, 1.33, 1.15),
                 "tongue": (1.35, 1.10, 1.05),
             },
         ),
         painted_clothes=False,
-        face=_pleasant(0.48, 0.28, 0.10, 0.15),
+        complexion=Complexion(unevenness=0.03, stubble=0.18),
+        face=_pleasant(0.50, 0.25, 0.15, 0.15),
         look=_soft_studio((0.13, 0.165, 0.15), (0.42, 0.48, 0.45)),
         field_of_view_deg=18.0,
         eyes_above_centre_dm=0.33,
         combing=None,
         cut=Cut(
-            count=55_000,
-            sides_dm=0.10,
-            top_dm=0.34,
-            top_from_dm=(0.25, 0.80),
-            rise=(0.10, 0.30),
-            combed=(0.35, -0.3, 0.8),
-            stray=0.2,
+            count=60_000,
+            sides_dm=0.09,
+            top_dm=0.30,
+            top_from_dm=(0.42, 0.8),
+            rise=(0.18, 0.42),
+            combed=(0.5, 0.2, -0.3),
+            stray=0.14,
+            locks=900,
+            gather=0.5,
+            lock_stray=0.2,
         ),
         hair_radius_dm=0.0035,
-        hair_melanin=0.92,
+        hair_melanin=0.86,
         hair_redness=0.0,
         white_hairs=0.0,
         idle=Idle(

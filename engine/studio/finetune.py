@@ -5,6 +5,7 @@ Place in the flow: avatar + video of the same person -> ``observe`` -> ``tune`` 
 Command: ``python -m engine studio finetune --avatar NAME CLIP...``
 
 Invariants:
+    * the avatar's network stays as it is until a better one is complete;
     * only the part that draws the mouth learns; what the network sees in a face stays;
     * it stays near the network it started from for mouths that the video does not show;
     * the last 15 % of the video teach nothing: the result is kept only when it is better there.
@@ -15,6 +16,8 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +26,20 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from engine.avatar.bundle import avatar_folder, load_avatar
+from engine.avatar.checks import FaceChoice
 from engine.avatar.landmarks import FaceMesh
 from engine.config import add_arguments as add_options
 from engine.config import load_config
+from engine.errors import ConfigInvalid, PortraitInvalid
 from engine.lipsync.builtin import model as product
 from engine.lipsync.builtin.crop import CROP_SIZE
-from engine.lipsync.builtin.mouth_inside import MouthInside
-from engine.studio.finetune_data import Observed, observe
+from engine.studio.cast import PORTRAITS
+from engine.studio.finetune_data import GOOD_SECONDS, Observed, observe
+from engine.studio.lip_map import FILE as LIP_MAP_FILE
 from engine.studio.mouth import VISEMES, viseme_vector
 from engine.studio.picture_export import export, load_weights
 from engine.studio.picture_losses import edge_loss, window_picture
@@ -114,9 +121,8 @@ def tune(
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * step / steps)
         drawn = rng.choice(rows, min(_BATCH, len(rows)), replace=False)
-        reference, target, inside, mouth = _tensors(observed, drawn)
-        layers = tuned(reference, mouth)
-        picture = _window_of(reference, inside, layers)
+        reference, target, inside, mouth, bend = _tensors(observed, drawn)
+        picture = _window_of(reference, inside, _bent(tuned(reference, mouth), bend))
         wanted = target[:, :, MOUTH_ROWS, MOUTH_COLUMNS]
         importance = torch.ones_like(wanted[:, :1])
         loss = _PHOTO * (picture - wanted).abs().mean() + _EDGE * edge_loss(picture, wanted, importance)
@@ -148,9 +154,9 @@ def judge(before: PictureNet, after: PictureNet, observed: Observed) -> Outcome:
     sums = np.zeros(3)
     for start in range(0, len(rows), _BATCH):
         drawn = rows[start : start + _BATCH]
-        reference, target, inside, mouth = _tensors(observed, drawn)
+        reference, target, inside, mouth, bend = _tensors(observed, drawn)
         wanted = target[:, :, MOUTH_ROWS, MOUTH_COLUMNS]
-        made = [_window_of(reference, inside, net(reference, mouth)) for net in (before, after)]
+        made = [_window_of(reference, inside, _bent(net(reference, mouth), bend)) for net in (before, after)]
         made.append(reference[:, :, MOUTH_ROWS, MOUTH_COLUMNS])
         sums += [float((picture - wanted).abs().mean()) * len(drawn) for picture in made]
     figures = 255 * sums / len(rows)
@@ -164,13 +170,26 @@ def sheet(before: PictureNet, after: PictureNet, observed: Observed) -> np.ndarr
     # The widest mouth of each stretch: rests look the same in all rows.
     parts = np.array_split(rows, min(_SHOWN, len(rows)))
     drawn = np.array([part[int(observed.mouths[part].max(1).argmax())] for part in parts])
-    reference, target, inside, mouth = _tensors(observed, drawn)
-    lines = [target, *(compose(reference, inside, net(reference, mouth)) for net in (before, after))]
-    size = (_SHOWN_SIDE, _SHOWN_SIDE)
-    pictures = [
-        np.hstack([cv2.resize(_picture(one), size, interpolation=cv2.INTER_CUBIC) for one in line]) for line in lines
-    ]
-    return np.vstack(pictures)
+    reference, target, inside, mouth, bend = _tensors(observed, drawn)
+    made = [compose(reference, inside, _bent(net(reference, mouth), bend)) for net in (before, after)]
+    lines = []
+    for name, line in zip(("real", "before", "after"), (target, *made), strict=True):
+        tiles = [_tile(one, observed.gains) for one in line]
+        for thickness, colour in ((3, (0, 0, 0)), (1, (255, 255, 255))):
+            cv2.putText(tiles[0], name, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, thickness, cv2.LINE_AA)
+        lines.append(np.hstack(tiles))
+    return np.vstack(lines)
+
+
+def _bent(layers: Layers, bend: Tensor) -> Layers:
+    """The layers as the product shows them: bent, as (B, 2, s, s) says in grid units."""
+    size = bend.shape[-1]
+    ramp = (torch.arange(size, dtype=torch.float32) * 2 + 1) / size - 1
+    y, x = torch.meshgrid(ramp, ramp, indexing="ij")
+    grid = torch.stack([x + bend[:, 0], y + bend[:, 1]], -1)
+    both = torch.cat([layers.flow, layers.alpha], 1)
+    both = functional.grid_sample(both, grid, padding_mode="border", align_corners=False)
+    return layers._replace(flow=both[:, :2] + bend, alpha=both[:, 2:])
 
 
 def _window_of(reference: Tensor, inside: Tensor, layers: Layers) -> Tensor:
@@ -179,21 +198,72 @@ def _window_of(reference: Tensor, inside: Tensor, layers: Layers) -> Tensor:
     return window_picture(reference, flow, alpha, light)
 
 
-def _tensors(observed: Observed, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Reference, target, inside (B, 3, s, s) in [0, 1] and mouth (B, 10)."""
+def _tensors(observed: Observed, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Reference, target, inside (B, 3, s, s) in [0, 1], mouth (B, 10) and bend (B, 2, s, s)."""
     pictures = (observed.references[observed.chosen[rows]], observed.targets[rows], observed.insides[rows])
     reference, target, inside = (torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255 for x in pictures)
-    return reference, target, inside, torch.from_numpy(observed.mouths[rows])
+    mouth, bend = torch.from_numpy(observed.mouths[rows]), torch.from_numpy(observed.bends[rows]).float()
+    return reference, target, inside, mouth, bend
 
 
-def _picture(one: Tensor) -> np.ndarray:
-    return np.clip(np.rint(one.permute(1, 2, 0).numpy() * 255), 0, 255).astype(np.uint8)
+def _tile(one: Tensor, gains: np.ndarray) -> np.ndarray:
+    """A (3, s, s) picture of the network's as a tile in the avatar's own colours."""
+    picture = one.permute(1, 2, 0).numpy() * 255 / gains
+    tile = cv2.resize(picture, (_SHOWN_SIDE, _SHOWN_SIDE), interpolation=cv2.INTER_CUBIC)
+    return np.clip(np.rint(tile), 0, 255).astype(np.uint8)
 
 
 def _key(folder: Path, clips: Sequence[Path]) -> str:
-    """Names what a saved state belongs to: the avatar and the clips as they are now."""
-    parts = [f"{path.resolve()} {path.stat().st_size}" for path in (folder / "idle.mp4", *clips) if path.exists()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    """Names what a saved state belongs to: the avatar, the clips and the model as they are now."""
+    digest = hashlib.sha256()
+    for path in (folder / "idle.mp4", *clips):
+        size = path.stat().st_size if path.is_file() else 0
+        digest.update(f"{path.resolve()} {size}\n".encode())
+    for path in (_PRODUCT / WEIGHTS_FILE, _PRODUCT / "mouth_inside.npz", LIP_MAP_FILE):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Refuses avatars that nobody can have filmed, and folders that cannot be written to.
+
+    Args:
+        folder: of the avatar.
+        name: of the avatar.
+
+    Raises:
+        PortraitInvalid: ``finetune_shipped``.
+        ConfigInvalid: ``folder_read_only``.
+    """
+    if name in PORTRAITS:
+        raise PortraitInvalid(
+            "finetune_shipped",
+            f"{PORTRAITS[name].title} is drawn, comes with Visavis, and was never filmed. Make an avatar of the person "
+            "in the video first: python -m engine avatar create.",
+        )
+    _check_writable(folder, "Copy the avatar, or change its owner.")
+
+
+def _check_writable(folder: Path, remedy: str) -> None:
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigInvalid("folder_read_only", f"Nothing can be written to {existing}. {remedy}")
+
+
+def install(net: PictureNet, folder: Path) -> None:
+    """Puts a network into an avatar's folder: written and checked beside the old one, then exchanged.
+
+    Args:
+        net: in evaluation mode.
+        folder: of the avatar.
+
+    Raises:
+        ValueError: the exported network computes something else; the old one is still there.
+    """
+    with tempfile.TemporaryDirectory(prefix=".finetune-", dir=folder) as made:
+        export(net, Path(made))
+        for name in (WEIGHTS_FILE, "picture.bin", "picture.xml"):
+            (Path(made) / name).replace(folder / name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,12 +272,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         NotFound: no such avatar.
         AvatarInvalid: its folder is broken.
-        PortraitInvalid: a video cannot be used, or is too short.
+        PortraitInvalid: a video cannot be used, is too short, or shows somebody else; the avatar is a shipped one.
+        ConfigInvalid: the avatar's folder or the one for what is between is read-only.
         BackendFailed: the face models are not installed.
     """
     parser = argparse.ArgumentParser(prog="python -m engine studio finetune", description=__doc__.splitlines()[0])
     parser.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="1 to 5 minutes of the person talking")
     parser.add_argument("--avatar", required=True, help="whose person it is")
+    parser.add_argument("--face", choices=("only", "largest"), default="only", help="which of several faces")
+    parser.add_argument("--any-person", action="store_true", help="do not compare the face with the avatar's")
     parser.add_argument("--work", type=Path, help="directory for what is between (default: finetune-AVATAR)")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rate", type=float, default=2e-4)
@@ -218,18 +291,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     folder = avatar_folder(load_config(vars(options)).avatars_dir, options.avatar)
-    avatar = load_avatar(folder)
-    work = (options.work or Path(f"finetune-{options.avatar}")) / _key(folder, options.clips)
-    work.mkdir(parents=True, exist_ok=True)
+    check_folder(folder, options.avatar)
     shown = True if options.quiet else None  # tqdm shows nothing where standard error is no terminal
-    seen = work / "observed.npz"
-    if seen.exists():
-        observed = Observed.load(seen)
-    else:
-        mesh, inside = FaceMesh.load(), MouthInside.load(_PRODUCT / "mouth_inside.npz")
-        with tqdm(total=100, desc="reading", unit="%", disable=shown) as bar:
-            observed = observe(avatar, options.clips, mesh, inside, lambda _, share: _advance(bar, 100 * share))
-        observed.save(seen)
+    work, observed = _observed(folder, options, shown)
+    if observed.seconds < GOOD_SECONDS:
+        print(
+            f"Only {observed.seconds:.0f} s of the video can be used; with {GOOD_SECONDS:.0f} s or more it gets better."
+        )
     own = folder / WEIGHTS_FILE
     before = load_weights(own if own.exists() else _PRODUCT / WEIGHTS_FILE)
     with tqdm(total=options.steps, desc="learning", unit="step", disable=shown) as bar:
@@ -245,12 +313,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not outcome.kept:
         print(f"No better than before: {options.avatar} keeps its network.")
         return 0
-    made = work / "model"
-    export(after, made)
-    for name in (WEIGHTS_FILE, "picture.bin", "picture.xml"):
-        (made / name).replace(folder / name)
+    install(after, folder)
     print(f"{options.avatar} now has a network of its own in {folder}.")
     return 0
+
+
+def _observed(folder: Path, options: argparse.Namespace, shown: bool | None) -> tuple[Path, Observed]:
+    """Directory for what is between, and the pairs: read back, or made of the clips; leaves nothing when refused."""
+    for clip in options.clips:
+        if not clip.is_file():
+            raise PortraitInvalid("source_missing", f"There is no file {clip}.")
+    work = (options.work or Path(f"finetune-{options.avatar}")) / _key(folder, options.clips)
+    _check_writable(work, "Name another place: --work DIR.")
+    seen = work / "observed.npz"
+    if seen.exists():
+        return work, Observed.load(seen)
+    prepared = product.BuiltinLipSync.load().prepare(load_avatar(folder))
+    face: FaceChoice = options.face
+    with tqdm(total=100, desc="reading", unit="%", disable=shown) as bar:
+        observed = observe(
+            prepared, options.clips, FaceMesh.load(), face=face, any_person=options.any_person,
+            progress=lambda _, share: _advance(bar, 100 * share),
+        )  # fmt: skip
+    work.mkdir(parents=True, exist_ok=True)
+    observed.save(seen)
+    return work, observed
 
 
 def _advance(bar: tqdm[None], position: float) -> None:

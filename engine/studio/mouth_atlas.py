@@ -25,14 +25,18 @@ from engine.studio.identity import Identity
 from engine.studio.mouth import RIG, target_weights
 from engine.studio.mouth_layers import draw_inside, of_parts, only
 from engine.studio.picture_head import Head
-from engine.studio.raster import PART_ID, Surface, View
+from engine.studio.raster import PART_ID, Drawing, Surface, View
 from engine.types import MOUTH_SHAPES
 
 _JAWS, _TONGUES = 6, 6
 _SAMPLES = 4
 _CAMERA_DM = 30.0
+_CLEAR_DM, _GLOOM_PER_DM = 0.08, 3.6
+"""What lies further behind the foremost tooth than the first gets darker with depth: little light reaches it."""
+_FAR_BGR = (26, 24, 58)
+"""What it darkens to; warmer than plain darkness, since the light there has gone through lips and gums."""
 _UPPER_LOWER_D, _JAW_LOWER_D = 0.074, 0.072
-"""How much lower than the library's the teeth sit, so that parted lips show the upper ones."""
+"""How much lower than the library's the teeth sit; ``MouthInside.fitted`` takes it from there for each face."""
 _ENAMEL_BGR = (0.92, 1.0, 1.04)
 """Factor on all display values: teeth look blue between warm lips unless they are a little yellow."""
 _FRONT_DM = 0.06
@@ -79,8 +83,19 @@ def draw_tile(surface: Surface, vertices: np.ndarray, top: np.ndarray, per_d_dm:
     drawing = draw_inside(surface, vertices, view, samples=1)
     shown = (drawing.hit >= 0).astype(np.float32)[..., None]
     colours = np.clip(drawing.image * np.array(_ENAMEL_BGR, np.float32), 0, 255)
+    clear = np.exp(-_GLOOM_PER_DM * np.maximum(_depth_dm(drawing, surface, vertices) - _CLEAR_DM, 0))[..., None]
+    colours = clear * colours + (1 - clear) * np.array(_FAR_BGR, np.float32)
     fine = np.concatenate([colours * shown, 255 * shown], 2)[: TILE_ROWS * _SAMPLES, : TILE_COLUMNS * _SAMPLES]
     return np.round(cv2.resize(fine, (TILE_COLUMNS, TILE_ROWS), interpolation=cv2.INTER_AREA)).astype(np.uint8)
+
+
+def _depth_dm(drawing: Drawing, surface: Surface, vertices: np.ndarray) -> np.ndarray:
+    """(n, n) float32 how far every pixel of a drawing lies behind the foremost point of the surface."""
+    z = vertices[surface.triangles, 2]
+    hit = np.maximum(drawing.hit, 0)
+    first, second = drawing.weight[..., 0], drawing.weight[..., 1]
+    behind = z[hit, 0] * first + z[hit, 1] * second + z[hit, 2] * (1 - first - second)
+    return (z.max() - behind).astype(np.float32)
 
 
 def make_atlas(human: Human) -> dict[str, np.ndarray]:
@@ -124,11 +139,14 @@ def make_atlas(human: Human) -> dict[str, np.ndarray]:
             row.append(draw_tile(lower, vertices, top, d_dm))
         tiles.append(row)
     top = np.array([middle[0], middle[1] - UPPER_TOP_D * d_dm, middle[2]], np.float32)
+    upper_teeth = rest[np.unique(upper.triangles)]
+    upper_edge = upper_teeth[upper_teeth[:, 2] > upper_teeth[:, 2].max() - _FRONT_DM, 1].min()
     return {
         "upper": draw_tile(upper, rest, top, d_dm),
         "lower": np.array(tiles),
         "drop_d": np.array((rest[edge, 1] - wide[edge, 1]) / d_dm, np.float32),
         "rest_d": np.array((middle[1] - rest[edge, 1]) / d_dm, np.float32),
+        "edge_d": np.array((middle[1] - upper_edge) / d_dm, np.float32),
     }
 
 

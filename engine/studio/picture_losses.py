@@ -70,7 +70,7 @@ def window_picture(reference: Tensor, flow: Tensor, alpha: Tensor, inside: Tenso
         flow, alpha, inside: the window of the network's layers and of the lit inside of the mouth.
     """
     size = reference.shape[-1]
-    ramp = (torch.arange(size, dtype=torch.float32) * 2 + 1) / size - 1
+    ramp = (torch.arange(size, device=flow.device, dtype=torch.float32) * 2 + 1) / size - 1
     y, x = torch.meshgrid(ramp[MOUTH_ROWS], ramp[MOUTH_COLUMNS], indexing="ij")
     grid = torch.stack([x + flow[:, 0], y + flow[:, 1]], -1)
     warped = functional.grid_sample(reference, grid, padding_mode="border", align_corners=False)

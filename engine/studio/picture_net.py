@@ -162,7 +162,7 @@ def _placed(x: Tensor) -> Tensor:
 
 def _doubled(x: Tensor) -> Tensor:
     # Autocast would widen the result, and with it everything that follows, to 32 bits.
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         return functional.interpolate(x, scale_factor=2, mode="nearest")
 
 
@@ -205,7 +205,10 @@ def count_macs(net: PictureNet) -> int:
             hooks.append(module.register_forward_hook(add))
     training = net.training
     with torch.no_grad():
-        net.eval()(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE), torch.zeros(1, len(MOUTH_SHAPES)))
+        device = net.usual.device
+        net.eval()(
+            torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device), torch.zeros(1, len(MOUTH_SHAPES), device=device)
+        )
     net.train(training)
     for hook in hooks:
         hook.remove()

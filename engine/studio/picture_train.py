@@ -33,6 +33,7 @@ from engine.studio.picture_losses import pair_loss
 from engine.studio.picture_net import COARSE_SIZE, PictureNet, compose, count_macs
 from engine.types import MOUTH_SHAPES
 
+CPU = torch.device("cpu")
 _HELD_OUT = ("900-",)
 _SEEN = tuple(f"{seed:03d}-" for seed in range(900))
 _AVERAGE = 0.998
@@ -47,7 +48,14 @@ class Trainer:
     """One training run that can be stopped and gone on with."""
 
     def __init__(
-        self, checkpoint: Path, rate: float, minutes: float, peer: Path | None = None, *, critic: bool = False
+        self,
+        checkpoint: Path,
+        rate: float,
+        minutes: float,
+        peer: Path | None = None,
+        *,
+        critic: bool = False,
+        device: torch.device = CPU,
     ) -> None:
         """Starts a run, or loads it when the checkpoint exists.
 
@@ -57,19 +65,20 @@ class Trainer:
             minutes: length of the whole run; the learning rate falls to nothing at its end.
             peer: checkpoint of another run of the same network that trains at the same time.
             critic: train against a critic too; worth it once the mouth opens at the right place.
+            device: where networks and batches live.
         """
         self._checkpoint, self._rate, self._budget_s = checkpoint, rate, minutes * 60
-        self._peer, self._met_s = peer, 0.0
-        self.net = PictureNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._peer, self._met_s, self._device = peer, 0.0, device
+        self.net = PictureNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net)
         self._optimizer = torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=1e-4)
-        self._critic = Critic() if critic else None
+        self._critic = Critic().to(device) if critic else None
         if self._critic is not None:
             self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), _CRITIC_RATE, (0.5, 0.99))
         self.step, self.spent_s = 0, 0.0
         self.fresh = not checkpoint.exists()
         if checkpoint.exists():
-            state = torch.load(checkpoint, weights_only=True)
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
             self.net.load_state_dict(state["net"])
             self.average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
@@ -95,7 +104,7 @@ class Trainer:
         sums: dict[str, float] = {}
         while self.spent_s < self._budget_s:
             self._set_rate()
-            for name, value in self._train_on(pairs.batch(rng, people, _MOUTHS)).items():
+            for name, value in self._train_on(pairs.batch(rng, people, _MOUTHS).to(self._device)).items():
                 sums[name] = sums.get(name, 0.0) + value
             self.step += 1
             now = time.monotonic()
@@ -118,7 +127,7 @@ class Trainer:
 
     def _train_on(self, batch: Batch) -> dict[str, float]:
         reference = batch.reference[::_MOUTHS].contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self._device.type, torch.bfloat16):
             # Looking at a person once serves all of their mouths.
             seen = [features.repeat_interleave(_MOUTHS, 0) for features in self.net.encode(reference)]
             layers = self.net.decode((seen[0], seen[1], seen[2], seen[3]), batch.mouth)
@@ -166,7 +175,7 @@ class Trainer:
         if not peer.exists() or peer.stat().st_mtime <= self._met_s:
             return
         self._met_s = peer.stat().st_mtime
-        state = torch.load(peer, weights_only=True)
+        state = torch.load(peer, map_location=self._device, weights_only=True)
         with torch.no_grad():
             for net, name in ((self.net, "net"), (self.average, "average")):
                 for key, value in net.state_dict().items():
@@ -196,11 +205,11 @@ def usual_flow(pairs: Pairs, rng: np.random.Generator, batches: int = 40) -> tor
     return fields.permute(1, 2, 0).reshape(1, 2 * shapes, COARSE_SIZE, COARSE_SIZE)
 
 
-def load_average(checkpoint: Path) -> PictureNet:
-    """The averaged network of a checkpoint, ready to predict."""
+def load_average(checkpoint: Path, device: torch.device = CPU) -> PictureNet:
+    """The averaged network of a checkpoint, ready to predict on a device."""
     net = PictureNet()
-    net.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
-    return net.eval()
+    net.load_state_dict(torch.load(checkpoint, map_location=CPU, weights_only=True)["average"])
+    return net.to(device).eval()
 
 
 def measure(net: PictureNet, pairs: Pairs) -> dict[str, float]:
@@ -214,9 +223,10 @@ def measure(net: PictureNet, pairs: Pairs) -> dict[str, float]:
     """
     sums = dict.fromkeys(_SUMS, 0.0)
     rest = 0.0
+    device = net.usual.device
     with torch.inference_mode():
         for person in range(len(pairs)):
-            batch = pairs.exact(person, slice(1, None))
+            batch = pairs.exact(person, slice(1, None)).to(device)
             layers = net(batch.reference, batch.mouth)
             picture = compose(batch.reference, batch.inside, layers)
             region = (batch.weight > 0.3).float()
@@ -272,16 +282,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--people", type=int, default=6, help="people in a step")
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shards", nargs="+", help="beginnings of shard names (else by seed: 900 is for measuring)")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    device = torch.device(wanted)
     if options.command == "train":
-        trainer = Trainer(options.checkpoint, options.rate, options.minutes, options.peer, critic=options.critic)
+        trainer = Trainer(
+            options.checkpoint, options.rate, options.minutes, options.peer, critic=options.critic, device=device
+        )
         trainer.run(Pairs(options.pairs, tuple(options.shards or _SEEN)), options.people)
     else:
-        figures = measure(load_average(options.checkpoint), Pairs(options.pairs, tuple(options.shards or _HELD_OUT)))
+        net = load_average(options.checkpoint, device)
+        figures = measure(net, Pairs(options.pairs, tuple(options.shards or _HELD_OUT)))
         print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))
     return 0
 

@@ -10,13 +10,17 @@ Invariants:
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 
 from engine.studio.actions import Action, action_moments
 from engine.studio.cast import Portrait
-from engine.studio.figure import Figure
+from engine.studio.complexion import Mouth, paint, read_skin
+from engine.studio.figure import Figure, Part
 from engine.studio.hairdo import BOB, bob_strands, sweep_fringe
 from engine.studio.human import Human
 from engine.studio.idle_motion import Moment, idle_moments
@@ -91,6 +95,7 @@ class Stage:
         self.eye_pitch = (self._eye_height - above) / _DISTANCE_DM
         self._nose, self._mouth_right, self._mouth_left = self._face_vertices()
         self._strands: np.ndarray | None = None
+        self._painted = tempfile.TemporaryDirectory(prefix="visavis-skin-")
 
     def idle_moments(self) -> list[Moment]:
         """Every frame of the portrait's idle loop."""
@@ -112,8 +117,7 @@ class Stage:
         parts = [
             ScenePart(
                 name=part.name,
-                # Many of the library's fabrics bear stripes or trade marks; a plain weave is calmer in a small picture.
-                texture=part.texture if part.name != "clothes" or self.portrait.painted_clothes else None,
+                texture=self._texture(part),
                 tint=identity.tints.get(part.name, (1.0, 1.0, 1.0)),
                 polygons=part.polygons,
                 uv=part.polygon_uv,
@@ -156,6 +160,22 @@ class Stage:
             moved = [front @ motion[:3, :3].T + motion[:3, 3] for motion in strands.frames]
             tracks.append(np.stack([self.camera.project(points, size) for points in moved]))
         return np.concatenate(tracks, axis=1)
+
+    def _texture(self, part: Part) -> Path | None:
+        """The picture on a part; the painted skin exists as long as the stage."""
+        portrait = self.portrait
+        if part.name == "clothes" and not portrait.painted_clothes:
+            # Many of the library's fabrics bear stripes or trade marks; a plain weave is calmer in a small picture.
+            return None
+        if part.name != "body" or portrait.complexion is None:
+            return part.texture
+        painted = Path(self._painted.name) / "skin.png"
+        if not painted.is_file():
+            body = self.figure.body
+            mouth = Mouth(body[self._mouth_right], body[self._mouth_left], body[self._nose])
+            picture = paint(read_skin(part.texture), part, part.attach(body), mouth, portrait.complexion)
+            cv2.imwrite(str(painted), picture)
+        return painted
 
     def _expression(self, moment: Moment) -> dict[str, float]:
         weights = dict(self.portrait.face)

@@ -27,6 +27,8 @@ HAIRLINE_SKIN = "young_darkskinned_male_diffuse"
 _HAIR_GREY, _SKIN_GREY = 27.0, 48.0
 _SOFTENED_PX = 9
 _HEAD_RADIUS_DM = 0.95
+_FACE_DEPTH_DM = 0.75
+_BLOCK = 2000
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Cut:
         turns_per_dm: turns of a curl along the hair.
         stray: standard deviation of the direction, as a share.
         points: control points of a hair.
+        locks: number of locks that hairs gather in; 0 lets every hair lie by itself.
+        gather: how far tips are drawn to the middle of their lock, 0 … 1.
+        lock_stray: standard deviation of the direction and, in tenths, of the rise of a whole lock.
         recede_dm: how far the hairline of the forehead has gone back.
         seed: of the chance.
     """
@@ -58,6 +63,9 @@ class Cut:
     turns_per_dm: float = 8.0
     stray: float = 0.12
     points: int = 7
+    locks: int = 0
+    gather: float = 0.6
+    lock_stray: float = 0.25
     recede_dm: float = 0.0
     seed: int = 1
 
@@ -95,7 +103,9 @@ def grow(body: Part, points: np.ndarray, eye_height_dm: float, growth: np.ndarra
     rows = np.clip(((1 - uv[:, 1]) * height).astype(int), 0, height - 1)
     front = points[:, 2].max()
     receded = np.clip((front - cut.recede_dm - 0.25 - roots[:, 2]) / 0.12, 0, 1) if cut.recede_dm else 1.0
-    kept = np.flatnonzero(rng.random(len(roots)) < growth[rows, columns] * receded)[: cut.count]
+    # Dark specks that the texture has in the face are no hair of the head.
+    in_face = (roots[:, 1] < eye_height_dm) & (roots[:, 2] > front - _FACE_DEPTH_DM)
+    kept = np.flatnonzero(~in_face & (rng.random(len(roots)) < growth[rows, columns] * receded))[: cut.count]
     return _shape(roots[kept], normals[kept], eye_height_dm, cut, rng)
 
 
@@ -130,13 +140,18 @@ def _shape(
     low, high = cut.top_from_dm
     share = np.clip((roots[:, 1] - eye_height_dm - low) / (high - low), 0, 1)
     on_top = (share * share * (3 - 2 * share))[:, None]
+    lock = _nearest(roots, min(cut.locks, count)) if cut.locks else None
     sides = np.array([0.0, -1.0, -0.55])
     wish = (1 - on_top) * sides + on_top * np.array(cut.combed) + rng.normal(0, cut.stray, (count, 3))
+    if lock is not None:
+        wish += on_top * rng.normal(0, cut.lock_stray, (count, 3))[lock]
     flow = wish - normals * (wish * normals).sum(axis=1, keepdims=True)
     flow /= np.maximum(np.linalg.norm(flow, axis=1, keepdims=True), 1e-6)
     length = ((1 - on_top) * cut.sides_dm + on_top * cut.top_dm) * rng.uniform(0.75, 1.1, (count, 1))
     rise = (1 - on_top) * cut.rise[0] + on_top * cut.rise[1]
     rise = np.clip(rise * rng.uniform(0.7, 1.3, (count, 1)), 0, 1)
+    if lock is not None:
+        rise = np.clip(rise * (1 + 2 * on_top * rng.normal(0, cut.lock_stray, (count, 1))[lock]), 0, 1)
     across = np.cross(normals, flow)
     phase = rng.uniform(0, 2 * np.pi, (count, 1))
     hairs = np.empty((count, cut.points, 3), np.float32)
@@ -149,4 +164,19 @@ def _shape(
         angle = phase + 2 * np.pi * cut.turns_per_dm * along
         coil = across * (np.cos(angle) - np.cos(phase)) + normals * (np.sin(angle) - np.sin(phase))
         hairs[:, point] = place + cut.curl_dm * coil * min(1.0, 2 * point / (cut.points - 1))
+    if lock is not None:
+        # Roots stay where they grow; towards the tip a hair leans to the hair in the middle of its lock.
+        lean = cut.gather * np.linspace(0, 1, cut.points, dtype=np.float32) ** 1.3
+        hairs += lean[:, None] * on_top[:, :, None].astype(np.float32) * (hairs[lock] - hairs)
     return hairs
+
+
+def _nearest(roots: np.ndarray, locks: int) -> np.ndarray:
+    """(n,) which of the first ``locks`` roots is nearest to each; roots lie in random order, so these are spread."""
+    middles = roots[:locks]
+    return np.concatenate(
+        [
+            ((roots[start : start + _BLOCK, None] - middles) ** 2).sum(axis=2).argmin(axis=1)
+            for start in range(0, len(roots), _BLOCK)
+        ]
+    )

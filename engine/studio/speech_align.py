@@ -3,6 +3,7 @@
 Place in the flow: recordings + transcripts -> pocketsphinx -> gestures -> ``recorded_*`` shards -> ``audio_train``.
 
 Run as ``python -m engine.studio.speech_align LIST.tsv OUT.npz``; a line of the list: sound file, tab, what is said.
+``--words`` names a file with words that the aligner's dictionary lacks; a line: word, tab, ARPAbet phones.
 Needs ``pip install pocketsphinx`` (its English model comes in the wheel); nothing else of the project does.
 
 Invariant: a clip whose words the aligner cannot place is left out, not guessed.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from engine.types import ANALYSIS_RATE
 _FRAMES_PER_S = 100
 _VIDEOS = (".mpg", ".mp4", ".avi")
 _MAX_S = 120
+_PADS_S = (0.0, 0.1, 0.3)
+_HISS = 6  # loudest value; the aligner knows no digital silence
 ALIGNER_OFFSET_S = 0.006
 """Added to the aligner's times: it places the phones of flite voices, whose times are known, so much early."""
 
@@ -34,8 +37,11 @@ ALIGNER_OFFSET_S = 0.006
 class Aligner:
     """Places the phones of a known text in a sound."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Mapping[str, str] | None = None) -> None:
         """Loads the aligner's English model.
+
+        Args:
+            words: pronunciations of words that its dictionary lacks, ARPAbet without stress: ``{"churl": "CH ER L"}``.
 
         Raises:
             ImportError: pocketsphinx is not installed.
@@ -44,6 +50,9 @@ class Aligner:
 
         pocketsphinx.set_loglevel("FATAL")
         self._decoder = pocketsphinx.Decoder(samprate=ANALYSIS_RATE, lm=None, loglevel="FATAL")
+        for word, phones in (words or {}).items():
+            if self._decoder.lookup_word(word) is None:
+                self._decoder.add_word(word, phones, True)
 
     def phones(self, samples: np.ndarray, text: str) -> list[tuple[str, float, float]] | None:
         """ARPAbet phones with times.
@@ -55,24 +64,37 @@ class Aligner:
         Returns:
             (phone, start_s, end_s) in order, or None when the text does not fit.
         """
-        words = [word.strip("'") for word in re.findall(r"[a-z']+", text.lower())]
+        spelt = re.findall(r"[a-z']+", text.lower().replace("\u2019", "'"))
+        words = [word for word in (part.strip("'") for part in spelt) if word]
         if not words or any(self._decoder.lookup_word(word) is None for word in words):
             return None
+        rng = np.random.default_rng(0)
+        for pad_s in _PADS_S:  # a recording cut close to the voice may fit only with a pause around it
+            before, after = rng.integers(-_HISS, _HISS + 1, (2, int(pad_s * ANALYSIS_RATE)), np.int16)
+            if found := self._aligned(np.concatenate([before, samples, after]), " ".join(words), pad_s):
+                return found
+        return None
+
+    def _aligned(self, samples: np.ndarray, words: str, pad_s: float) -> list[tuple[str, float, float]] | None:
+        """Phones of a sound that begins with ``pad_s`` of pause; times without it."""
         try:
-            self._decoder.set_align_text(" ".join(words))
+            self._decoder.set_align_text(words)
             self._pass(samples)
             self._decoder.set_alignment()
             self._pass(samples)
             alignment = self._decoder.get_alignment()
         except RuntimeError:
             return None
-        found: list[tuple[str, float, float]] = []
         if alignment is None:
             return None
+        end_s = len(samples) / ANALYSIS_RATE - 2 * pad_s
+        found: list[tuple[str, float, float]] = []
         for word in alignment:
             for phone in word:
-                start_s = phone.start / _FRAMES_PER_S + ALIGNER_OFFSET_S
-                found.append((phone.name.lower(), start_s, start_s + phone.duration / _FRAMES_PER_S))
+                start_s = phone.start / _FRAMES_PER_S + ALIGNER_OFFSET_S - pad_s
+                stop_s = start_s + phone.duration / _FRAMES_PER_S
+                if stop_s > 0 and start_s < end_s:
+                    found.append((phone.name.lower(), max(0.0, start_s), min(end_s, stop_s)))
         return found or None
 
     def _pass(self, samples: np.ndarray) -> None:
@@ -107,8 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Align recorded speech with its transcript.")
     parser.add_argument("list", type=Path, help="lines of: sound file, tab, transcript")
     parser.add_argument("out", type=Path, help="shard to write, e.g. recorded_train_readers.npz")
+    parser.add_argument("--words", type=Path, help="lines of: word, tab, ARPAbet phones; what the dictionary lacks")
     options = parser.parse_args(arguments)
-    aligner, clips = Aligner(), []
+    lines = options.words.read_text("utf-8").splitlines() if options.words else []
+    aligner, clips = Aligner(dict(line.split("\t", 1) for line in lines if line.strip())), []
     for line in options.list.read_text("utf-8").splitlines():
         name, _, text = line.partition("\t")
         clip = recorded_clip(aligner, load_int16(Path(name)), text, Path(name).stem)

@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             clips = [make_clip(rng, held_out) for _ in range(_CLIPS_PER_SHARD if not held_out else 50)]
             write_shard(options.out / f"{name}_{options.seed:02d}_{number:03d}.npz", clips)
             made_s, number = made_s + sum(clip.duration_s for clip in clips), number + 1
-            print(f"{name}: {made_s / 60:.1f} of {seconds / 60:.0f} minutes", flush=True)
+            print(f"{name}: {made_s / 60:.1f} of {seconds / 60:.1f} minutes", flush=True)
 
 
 if __name__ == "__main__":

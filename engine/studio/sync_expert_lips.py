@@ -4,25 +4,25 @@ Place in the flow: ``Human`` -> random person, light, camera -> ``raster`` -> fa
 Command: ``python -m engine.studio.sync_expert_lips --assets DIR --people 40 OUT.npz`` (about 3 s a person on one core).
 
 Invariants:
-    * mouth 0 of a person is rest; light, camera and head stay the same within a person but for small turns;
+    * mouth 0 of a person is rest; light, camera and head stay the same within a sitting but for small turns;
     * pictures in which the tracker saw no face are left out with their mouths.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from engine.avatar.landmarks import FaceMesh
+from engine.avatar.landmarks import POINTS, FaceMesh
 from engine.evaluate.lips import lip_shape
 from engine.studio.assets import Assets
 from engine.studio.figure import Figure
 from engine.studio.human import Human
-from engine.studio.identity import random_identity
+from engine.studio.identity import Colour, random_identity
 from engine.studio.mouth import RIG, VISEMES, target_weights, viseme_vector
 from engine.studio.pairs import random_light
 from engine.studio.picture_head import Head
@@ -53,6 +53,49 @@ def random_speech_mouths(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.clip(np.stack(mouths), 0, 1).astype(np.float32)
 
 
+def random_head(human: Human, rng: np.random.Generator) -> tuple[Head, Mapping[str, Colour]]:
+    """A random person: head and colours."""
+    identity = random_identity(human, rng)
+    return Head(Figure(human, identity), _TARGETS), identity.tints
+
+
+def sitting(
+    head: Head, tints: Mapping[str, Colour], mesh: FaceMesh, rng: np.random.Generator, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a person with random mouths, in one light and by one camera, and lets the tracker look at them.
+
+    Args:
+        head: of the person.
+        tints: of the person.
+        mesh: the tracker.
+        rng: source of chance.
+        count: mouths to draw.
+
+    Returns:
+        (n, len(MOUTH_SHAPES)) mouths and (n, 468, 3) points in pixels, n <= count.
+    """
+    light = random_light(rng, tints)
+    landmarks = head.landmarks(head.rest)
+    distance = float(rng.uniform(6, 14))
+    focal = distance * SIZE * _FACE_SHARE / _FACE_HEIGHT_DM
+    shade = np.full((SIZE, SIZE, 3), rng.uniform(0, 0.5, 3), np.float32)
+    pitch, yaw = float(rng.normal(0, 0.08)), float(rng.normal(0, 0.15))
+    mouths = [np.zeros((0, len(MOUTH_SHAPES)), np.float32)]
+    points = [np.zeros((0, POINTS, 3), np.float32)]
+    for mouth in random_speech_mouths(rng, count):
+        turn = rotation(pitch + float(rng.normal(0, 0.02)), yaw + float(rng.normal(0, 0.02)), 0.0)
+        middle = (SIZE / 2 + float(rng.normal(0, 2)), SIZE / 2 + float(rng.normal(0, 2)))
+        view = View(
+            turn, head.eyes.mean(0), landmarks.mean(0), distance, focal, middle, float(rng.normal(0, 0.03)), SIZE
+        )
+        picture = draw(head.surface, head.vertices(target_weights(mouth)), view, light, shade, samples=1).image
+        faces = mesh.find(picture)
+        if faces:
+            mouths.append(mouth[None])
+            points.append(faces[0].points[None])
+    return np.concatenate(mouths), np.concatenate(points)
+
+
 def measure_person(human: Human, mesh: FaceMesh, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws a random person with random mouths and lets the tracker measure them.
 
@@ -65,29 +108,9 @@ def measure_person(human: Human, mesh: FaceMesh, rng: np.random.Generator, count
     Returns:
         (n, len(MOUTH_SHAPES)) mouths and (n, LIP_NUMBERS) measures, n <= count.
     """
-    identity = random_identity(human, rng)
-    head = Head(Figure(human, identity), _TARGETS)
-    light = random_light(rng, identity.tints)
-    landmarks = head.landmarks(head.rest)
-    distance = float(rng.uniform(6, 14))
-    focal = distance * SIZE * _FACE_SHARE / _FACE_HEIGHT_DM
-    shade = np.full((SIZE, SIZE, 3), rng.uniform(0, 0.5, 3), np.float32)
-    pitch, yaw = float(rng.normal(0, 0.08)), float(rng.normal(0, 0.15))
-    mouths, points = [], []
-    for mouth in random_speech_mouths(rng, count):
-        turn = rotation(pitch + float(rng.normal(0, 0.02)), yaw + float(rng.normal(0, 0.02)), 0.0)
-        middle = (SIZE / 2 + float(rng.normal(0, 2)), SIZE / 2 + float(rng.normal(0, 2)))
-        view = View(
-            turn, head.eyes.mean(0), landmarks.mean(0), distance, focal, middle, float(rng.normal(0, 0.03)), SIZE
-        )
-        picture = draw(head.surface, head.vertices(target_weights(mouth)), view, light, shade, samples=1).image
-        faces = mesh.find(picture)
-        if faces:
-            mouths.append(mouth)
-            points.append(faces[0].points)
-    if not points:
-        return np.zeros((0, len(MOUTH_SHAPES)), np.float32), np.zeros((0, lip_shape(np.zeros((0, 468, 3))).shape[1]))
-    return np.stack(mouths), lip_shape(np.stack(points))
+    head, tints = random_head(human, rng)
+    mouths, points = sitting(head, tints, mesh, rng, count)
+    return mouths, lip_shape(points)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

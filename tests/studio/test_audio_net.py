@@ -8,6 +8,7 @@ from engine.studio.audio_augment import _compressed, _equalise, _line, _room, au
 from engine.studio.audio_batches import COLUMNS, speech_item, target_times_s  # noqa: E402
 from engine.studio.audio_codec import CODECS, coded  # noqa: E402
 from engine.studio.audio_judge import track_of  # noqa: E402
+from engine.studio.audio_mean import mean_of  # noqa: E402
 from engine.studio.audio_net import CONTEXT_COLUMNS, WINDOW, AudioNet  # noqa: E402
 from engine.studio.audio_quiet import QUIET_SOUNDS  # noqa: E402
 from engine.studio.phones import Gesture  # noqa: E402
@@ -110,3 +111,14 @@ def test_an_item_has_its_closure_where_the_sound_has_it():
             profiles.append(mel[0, :, middle - 15 : middle + 16].mean(0))
     assert len(profiles) > 4
     assert abs(np.argmin(np.mean(profiles, 0)) - 15) <= 3
+
+
+def test_the_mean_of_networks_is_weighted_and_refuses_other_builds():
+    first, second, small = AudioNet(), AudioNet(), AudioNet(channels=8)
+    mean = mean_of([(first.state_dict(), 3.0), (second.state_dict(), 1.0)])
+    name = "mouth.0.weight"
+    expected = 0.75 * first.state_dict()[name] + 0.25 * second.state_dict()[name]
+    assert torch.allclose(mean[name], expected, atol=1e-6)
+    AudioNet().load_state_dict(mean)
+    with pytest.raises(ValueError, match="same build"):
+        mean_of([(first.state_dict(), 1.0), (small.state_dict(), 1.0)])

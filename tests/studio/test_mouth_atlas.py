@@ -7,7 +7,14 @@ import os
 import numpy as np
 import pytest
 
-from engine.lipsync.builtin.mouth_inside import DARKNESS_BGR, LOWER_TOP_D, TILE_COLUMNS, TILE_PER_D, TILE_ROWS
+from engine.lipsync.builtin.mouth_inside import (
+    DARKNESS_BGR,
+    LOWER_TOP_D,
+    TILE_COLUMNS,
+    TILE_PER_D,
+    TILE_ROWS,
+    UPPER_TOP_D,
+)
 from engine.studio.assets import Assets
 from engine.studio.mouth_atlas import draw_tile, make_atlas, shape_tongue
 from engine.studio.mouth_layers import draw_inside, of_parts
@@ -54,6 +61,18 @@ def test_a_tile_has_its_measures_and_colours_multiplied_by_alpha() -> None:
     assert not tile[tile[..., 3] == 0].any()
 
 
+def test_what_lies_far_back_is_darker_than_the_front() -> None:
+    surface, vertices = square(PARTS.index("teeth"), 0.08)
+    leaning = vertices.copy()
+    leaning[vertices[:, 0] < 0, 2] = -0.6
+    tile = draw_tile(surface, leaning, np.array([0, 0.13, 0], np.float32), 0.65)
+    row = tile[int(0.2 * TILE_PER_D)].astype(float)
+    shown = np.flatnonzero(row[:, 3] == 255)
+    back, front = row[shown[2], :3], row[shown[-3], :3]
+    assert back.max() < 0.6 * front.max()
+    assert back[2] > back[0]
+
+
 def test_the_tongue_gets_a_narrow_tip_and_keeps_its_root() -> None:
     x, z = np.meshgrid(np.linspace(-0.2, 0.2, 9), np.linspace(0, 0.6, 13))
     flat = np.stack([x, np.zeros_like(x), z], -1).reshape(-1, 3).astype(np.float32)
@@ -84,3 +103,6 @@ def test_the_real_lower_teeth_keep_their_edge_in_one_row() -> None:
     assert max(edges) - min(edges) <= 8  # a little, since the jaw turns
     assert np.mean(edges) == pytest.approx(-LOWER_TOP_D * TILE_PER_D, abs=10)
     assert (atlas["upper"][..., 3] > 0).mean() > 0.3
+    enamel = atlas["upper"][:, middle - 20 : middle - 4, :3].min(2).max(1)
+    last = np.flatnonzero(enamel > 120)[-1]
+    assert (last + 1) / TILE_PER_D + UPPER_TOP_D == pytest.approx(float(atlas["edge_d"]), abs=0.02)

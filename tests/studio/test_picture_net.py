@@ -23,7 +23,7 @@ from engine.studio.picture_net import (
     lit,
     warp,
 )
-from engine.studio.picture_train import Trainer, load_average, measure, usual_flow
+from engine.studio.picture_train import Trainer, load_average, main, measure, usual_flow
 from engine.types import MOUTH_SHAPES
 
 MARGIN = 8
@@ -222,3 +222,25 @@ def test_a_stopped_run_goes_on_and_two_runs_meet_half_way(tmp_path: Path) -> Non
     other.save()
     assert torch.allclose(other.net.state_dict()["usual"], own["usual"] / 2)
     assert torch.isfinite(load_average(tmp_path / "a.pt").usual).all()
+
+
+def test_training_and_measuring_run_on_a_device_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("001-0000", "900-0000"):
+        shard(tmp_path, name, people=2, mouths=6)
+        images = np.load(tmp_path / name / "images.npy")
+        images[:, 1:, 60:70, 60:84] //= 8
+        np.save(tmp_path / name / "images.npy", images)
+    common = ["--pairs", str(tmp_path), "--checkpoint", str(tmp_path / "a.pt"), "--device", "cpu"]
+    assert main(["train", *common, "--minutes", "0.02", "--people", "2", "--critic"]) == 0
+    assert main(["measure", *common]) == 0
+    assert '"people": 2' in capsys.readouterr().out
+
+
+def test_a_batch_moves_as_a_whole(tmp_path: Path) -> None:
+    shard(tmp_path, "001-0000")
+    batch = Pairs(tmp_path, ("001-",)).exact(0, slice(1, None))
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.weight, batch.weight)
+    assert torch.equal(moved.mouth, batch.mouth)

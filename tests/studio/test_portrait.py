@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,36 @@ def test_hairs_grow_where_the_skin_shows_hair_and_have_the_length_of_the_cut() -
     assert length[low].mean() == pytest.approx(0.1, rel=0.25)
     assert length[high].mean() == pytest.approx(0.2, rel=0.25)
     np.testing.assert_array_equal(hairs, grow(scalp, vertices.astype(np.float32), 0.0, growth, cut))
+
+
+def test_hairs_of_a_lock_meet_at_their_tips_and_keep_their_roots() -> None:
+    vertices, polygons, uv = _sheet()
+    scalp = Part(
+        "body", Path("skin.png"), polygons, uv.astype(np.float32), np.zeros((0, 3), np.int32),
+        np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 1), np.float32),
+    )  # fmt: skip
+    cut = Cut(count=400, sides_dm=0.2, top_dm=0.2, top_from_dm=(-3.0, -2.0))
+    loose, gathered = (
+        grow(scalp, vertices.astype(np.float32), 0.0, np.ones((64, 64), np.float32), replace(cut, locks=locks))
+        for locks in (0, 12)
+    )
+    np.testing.assert_array_equal(loose[:, 0], gathered[:, 0])
+
+    def apart(points: np.ndarray) -> float:
+        return float(np.sort(np.linalg.norm(points[:, None] - points, axis=2), axis=1)[:, 5].mean())
+
+    assert apart(gathered[:, -1]) < 0.75 * apart(gathered[:, 0])
+
+
+def test_dark_specks_in_the_face_grow_no_hair() -> None:
+    vertices, polygons, uv = _sheet()
+    body = Part(
+        "body", Path("skin.png"), polygons, uv.astype(np.float32), np.zeros((0, 3), np.int32),
+        np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 1), np.float32),
+    )  # fmt: skip
+    cut = Cut(count=300, sides_dm=0.1, top_dm=0.2)
+    hairs = grow(body, vertices.astype(np.float32), 0.0, np.ones((64, 64), np.float32), cut)
+    assert len(hairs) and hairs[:, 0, 1].min() >= 0
 
 
 def test_fringe_moves_to_the_side_and_the_other_side_stays() -> None:

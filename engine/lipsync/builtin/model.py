@@ -25,6 +25,8 @@ from engine.lipsync.base import FacePatch, LipJob
 from engine.lipsync.builtin.crop import CROP_SIZE, colour_gains, eye_mouth_distance, mouth_boxes
 from engine.lipsync.builtin.mouth_inside import MouthInside, Place, place_of
 from engine.lipsync.builtin.network import Network, Precision
+from engine.lipsync.builtin.rounding import rounded
+from engine.lipsync.builtin.teeth_fit import PROBE, lip_edges, usual_edges
 from engine.lipsync.builtin.warp import cut, feather_mask, speak
 from engine.types import MOUTH_SHAPES
 
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from engine.avatar.bundle import Avatar
 
 _FOLDER = Path(__file__).parent
+_PRESS, _BROAD_SMILE_D, _PRESS_LOST = MOUTH_SHAPES.index("mouthPress"), 0.22, 0.45
+"""Lips that a smile has spread are thin already: pressed as hard as others they would bulge, and look parted."""
+_PROBED = 7
+"""Pictures of an avatar in which its lips are looked for."""
 _STILL = 1e-3
 """Mouths below this are rest: the picture network would move nothing by a tenth of a grey level."""
 
@@ -127,7 +133,13 @@ class BuiltinLipSync:
         places = [place_of(points, distance_px) for points in landmarks]
         own = avatar.picture_model
         picture = self._picture if own is None else self._open_picture(own)
-        inside = self._inside.sized(distance_px)
+        probed = np.linspace(0, len(avatar.frames) - 1, min(_PROBED, len(avatar.frames))).astype(int)
+        edges = []
+        for index in probed:
+            flow, alpha, _ = self._layers(picture, references[index], PROBE)
+            _, opening = rounded(flow[0], alpha[0, 0], boxes[index], places[index], PROBE)
+            edges.append(lip_edges(opening, boxes[index], places[index]))
+        inside = self._inside.sized(distance_px).fitted(usual_edges(edges), avatar.name)
         return BuiltinPrepared(avatar, boxes, feather_mask(side), references, gains, inside, places, picture)
 
     def predict(self, jobs: Sequence[LipJob]) -> list[FacePatch]:
@@ -161,9 +173,13 @@ class BuiltinLipSync:
         place = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
         if mouth.max() < _STILL:
             return FacePatch(cut(frame, box), place, prepared.mask, mouth)
-        flow, alpha, shade = self._layers(prepared.picture, prepared.references[frame_index], mouth)
-        layers = (flow[0], alpha[0, 0], shade[0] / prepared.gains[:, None, None])
-        image = speak(frame, box, layers, prepared.inside, prepared.places[frame_index], mouth)
+        where = prepared.places[frame_index]
+        shown = mouth.copy()
+        shown[_PRESS] *= 1 - _PRESS_LOST * min(where.smile / _BROAD_SMILE_D, 1.0)
+        flow, alpha, shade = self._layers(prepared.picture, prepared.references[frame_index], shown)
+        moved, opening = rounded(flow[0], alpha[0, 0], box, where, shown)
+        layers = (moved, opening, shade[0] / prepared.gains[:, None, None])
+        image = speak(frame, box, layers, prepared.inside, where, shown)
         return FacePatch(image, place, prepared.mask, mouth)
 
     def _hear(self, mel: np.ndarray) -> np.ndarray:

@@ -98,6 +98,18 @@ def test_an_open_jaw_changes_the_mouth_and_not_the_eyes(lips: BuiltinLipSync) ->
     assert change[:112].max() == 0
 
 
+def test_a_smiling_mouth_presses_its_lips_less(lips: BuiltinLipSync) -> None:
+    avatar = portrait()
+    prepared = lips.prepare(avatar)
+    smiling = replace(prepared, places=[replace(place, smile=0.22) for place in prepared.places])
+    mouth = np.zeros(len(MOUTH_SHAPES), np.float32)
+    mouth[MOUTH_SHAPES.index("mouthPress")] = 1.0
+    less = mouth * np.float32(0.55)
+    wide, relaxed = lips.draw(smiling, 0, mouth), lips.draw(prepared, 0, less)
+    np.testing.assert_array_equal(wide.image, relaxed.image)
+    np.testing.assert_array_equal(wide.mouth, mouth)
+
+
 def test_predictions_are_deterministic_and_equal_from_two_threads(lips: BuiltinLipSync, mels: list[np.ndarray]) -> None:
     prepared = lips.prepare(portrait())
     jobs = [LipJob(prepared, index % 3, mel) for index, mel in enumerate(mels)]

@@ -57,6 +57,53 @@ def test_between_drawn_levels_the_jaw_moves_without_a_jump(inside: MouthInside) 
     assert max(steps) < 6 * float(np.median(steps)) + 0.2
 
 
+def enamel(picture: np.ndarray) -> tuple[int, int]:
+    """Last row of the upper teeth and first one of the lower teeth, in the picture's middle."""
+    rows = bright_rows(picture)
+    gap = int(np.diff(rows).argmax())
+    return int(rows[gap]), int(rows[gap + 1])
+
+
+def test_teeth_go_where_a_face_has_its_lips(inside: MouthInside) -> None:
+    place = place_of(FACE, D_PX)
+    edges = []
+    for lips_d in ((0.0, 0.36), (0.08, 0.40)):
+        picture = inside.fitted(lips_d, "anna").draw(ROWS, COLUMNS, place, mouth(jawOpen=0.82))
+        upper, lower = enamel(picture)
+        assert 150 + upper == pytest.approx(place.middle[1] + (lips_d[0] + 0.065) * D_PX, abs=3)
+        assert 150 + lower == pytest.approx(place.middle[1] + (lips_d[1] - 0.035) * D_PX, abs=4)
+        edges.append((upper, lower))
+    assert edges[1][0] - edges[0][0] == pytest.approx(8, abs=1)
+
+
+def test_lips_found_nowhere_or_anywhere_keep_teeth_in_the_mouth(inside: MouthInside) -> None:
+    place = place_of(FACE, D_PX)
+    for lips_d in (None, (-0.3, 0.9), (0.5, 0.5)):
+        picture = inside.fitted(lips_d, "anna").draw(ROWS, COLUMNS, place, mouth(jawOpen=0.5))
+        upper, lower = enamel(picture)
+        assert place.middle[1] + 2 < 150 + upper < 150 + lower < place.middle[1] + 45
+
+
+def test_a_pout_hides_the_lower_teeth(inside: MouthInside) -> None:
+    place = place_of(FACE, D_PX)
+    fitted = inside.fitted((0.03, 0.39), "anna")
+    spread, pout = (
+        enamel(fitted.draw(ROWS, COLUMNS, place, mouth(jawOpen=0.56, mouthFunnel=funnel))) for funnel in (0.0, 0.63)
+    )
+    assert pout[0] == spread[0]
+    assert pout[1] > spread[1] + 2
+
+
+def test_people_differ_and_each_keeps_their_teeth(inside: MouthInside) -> None:
+    place = place_of(FACE, D_PX)
+    anna, again, ben = (
+        inside.fitted((0.03, 0.39), name).draw(ROWS, COLUMNS, place, mouth(jawOpen=0.5))
+        for name in ("anna", "anna", "ben")
+    )
+    np.testing.assert_array_equal(anna, again)
+    assert 0.3 < float(np.abs(anna - ben).mean()) < 12
+
+
 def test_the_tongue_comes_out_pink(inside: MouthInside) -> None:
     place = place_of(FACE, D_PX)
     hidden, out = (inside.draw(ROWS, COLUMNS, place, mouth(jawOpen=0.18, tongueOut=t)) for t in (0.0, 1.0))
@@ -94,6 +141,7 @@ def test_a_face_turned_aside_and_a_smile_move_the_place() -> None:
     place = place_of(smiling, D_PX)
     assert place.middle[1] > frontal.middle[1] + 3
     assert place.distance_px > frontal.distance_px
+    assert frontal.smile == 0 and place.smile > 0.15
 
 
 def test_beyond_the_teeth_it_is_dark(inside: MouthInside) -> None:

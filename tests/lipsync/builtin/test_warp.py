@@ -21,7 +21,7 @@ def one_colour(value: int) -> MouthInside:
     """An inside that is everywhere of one grey."""
     tile = np.full((TILE_ROWS, TILE_COLUMNS, 4), value, np.uint8)
     tile[..., 3] = 255
-    return MouthInside(tile, np.tile(tile, (2, 2, 1, 1, 1)), 0.0, 0.0, TILE_PER_D)
+    return MouthInside(tile, np.tile(tile, (2, 2, 1, 1, 1)), 0.0, 0.0, TILE_PER_D, 0.0)
 
 
 def layers(size: int = 128) -> Layers:
