@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from engine.errors import BackendFailed, VisavisError
 _COMMANDS = {
     "render": ("engine.cli.render", "turn a sound file or a text into a video of a talking avatar"),
     "avatar": ("engine.cli.avatar", "list and check avatars, make one of a photo or a video"),
+    "weights": ("engine.cli.weights", "recognise, fetch and export checkpoints of Wav2Lip and GFPGAN"),
     "evaluate": ("engine.evaluate.cli", "measure how well lips follow speech"),
     "studio": ("engine.cli.studio", "make avatars, training data and networks"),
     "bench": ("engine.cli.bench", "measure what every stage of the engine costs"),
@@ -44,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if isinstance(error, BackendFailed) else 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; the interpreter would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _run(words: list[str]) -> int:

@@ -27,6 +27,7 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from engine.errors import ConfigInvalid
+from engine.quality import AUTO, Quality
 
 ENV_PREFIX = "VISAVIS_"
 CONFIG_FILE_ENV = "VISAVIS_CONFIG"
@@ -78,13 +79,28 @@ class IceServer(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
+def default_weights_dir() -> Path:
+    """``$XDG_DATA_HOME/visavis/weights``, which is ``~/.local/share/visavis/weights`` where nothing else is set."""
+    home = os.environ.get("XDG_DATA_HOME", "")
+    # The XDG base directory specification has relative paths ignored.
+    base = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "share"
+    return base / "visavis" / "weights"
+
+
+def _level(value: object) -> object:
+    """``"3"``, as flags and the environment have it, -> 3."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _ORIGIN = r"^(\*|https?://[^/\s]+)$"
+_MIRROR = r"^https?://\S+$"
 
 
-def _option(default: Any, help: str, group: str, *, shown: str | None = None, **limits: Any) -> Any:
-    """One row of the table. ``default`` may be a function (an automatic value); ``shown`` is what people read then."""
-    extra: JsonDict = {"group": group, "shown": shown}
+def _option(default: Any, help: str, group: str, *, shown: str | None = None, items: str = "", **limits: Any) -> Any:
+    """One row of the table. ``default`` may be a function (an automatic value), ``shown`` is what people read then;
+    ``items`` says what a list holds."""
+    extra: JsonDict = {"group": group, "shown": shown, "items": items}
     if callable(default):
         return Field(default_factory=default, description=help, json_schema_extra=extra, **limits)
     return Field(default=default, description=help, json_schema_extra=extra, **limits)
@@ -98,11 +114,12 @@ class Config(BaseModel):
     host: str = _option("127.0.0.1", "Address to listen on; 0.0.0.0 serves the network.", "Server", min_length=1)
     port: int = _option(8080, "TCP port of the page and the API.", "Server", ge=1, le=65535)
     allowed_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = _option(
-        (), "Other sites that may embed the page and call the API, as origins (https://example.org), or *.", "Server"
+        (), "Other sites that may embed the page and call the API, as origins (https://example.org), or *.", "Server",
+        items="origins, or *",
     )
     ice_servers: tuple[IceServer, ...] = _option(
         (), "STUN and TURN servers: URLs, or tables with urls, username and credential. None is needed on one"
-        " network.", "Server"
+        " network.", "Server", items="stun: and turn: URLs",
     )
     heartbeat_timeout_s: float = _option(
         4.0, "A browser that was silent for so long is taken for gone, seconds.", "Server", ge=3, le=60
@@ -115,9 +132,28 @@ class Config(BaseModel):
     avatars_dir: Path = _option(
         _REPOSITORY / "avatars", "Folder of avatars.", "Face", shown="avatars"
     )
-    lipsync: str = _option("builtin", "Lip-sync model.", "Face", pattern=_NAME)
-    precision: Literal["f32", "bf16"] = _option(
-        "f32", "Arithmetic of the model; bf16 is faster on CPUs that have it.", "Face"
+    lipsync: str = _option(
+        "builtin", "Lip-sync model: builtin, or the name of weights that were added.", "Face", pattern=_NAME
+    )
+    precision: Literal["auto", "f32", "bf16", "int8"] = _option(
+        "auto", "Arithmetic of the models; bf16 is faster on CPUs that have it, int8, for added weights, faster still;"
+        " auto is f32 for the built-in model, and for added weights what was fastest in python -m engine bench.", "Face"
+    )
+    restorer: str = _option(
+        "auto", "Face restorer: none, the name of GFPGAN weights that were added, or auto for those there are, if any.",
+        "Face", pattern=_NAME,
+    )
+    quality: Annotated[Quality, BeforeValidator(_level)] = _option(
+        AUTO, "How much is restored when a session does not say: 0 nothing, 1 the avatar's own pictures, 2 the mouth in"
+        " every second picture, 3 in every one, 4 the lower face, 5 the face; auto is 3 where that is fast, else 1.",
+        "Face",
+    )
+    weights_dir: Path = _option(
+        default_weights_dir, "Folder of the weights that were added.", "Face", shown="~/.local/share/visavis/weights"
+    )
+    weights_mirrors: tuple[Annotated[str, Field(pattern=_MIRROR)], ...] = _option(
+        (), "Where weights are downloaded from, before the places they are published at: URLs of folders.", "Face",
+        items="http: and https: URLs",
     )
     render_threads: Annotated[int, _auto(_auto_render_threads)] = _option(
         _auto_render_threads, "Threads that render pictures; auto leaves one core free.", "Face", shown="auto",
@@ -293,9 +329,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
             "\n".join(f"{path}: {name} is no option.{_did_you_mean(name, list(Config.model_fields))}"
                       for name in unknown),
         )
-    folder = content.get("avatars_dir")
-    if isinstance(folder, str):
-        content["avatars_dir"] = str(path.expanduser().parent / Path(folder).expanduser())
+    for name in ("avatars_dir", "weights_dir"):
+        if isinstance(folder := content.get(name), str):
+            content[name] = str(path.expanduser().parent / Path(folder).expanduser())
     return content
 
 
@@ -352,12 +388,12 @@ def _allowed(field: FieldInfo) -> str:
     limits = {key: getattr(item, key) for item in field.metadata for key in ("ge", "le") if hasattr(item, key)}
     auto = "auto or " if _extra(field)["shown"] == "auto" else ""
     if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(get_args(field.annotation))
+        return "one of " + ", ".join(map(str, get_args(field.annotation)))
     if field.annotation in (int, float):
         kind = "a whole number" if field.annotation is int else "a number"
         return f"{auto}{kind} from {limits['ge']} to {limits['le']}"
     if get_origin(field.annotation) is tuple:
-        return "a list of " + ("stun: and turn: URLs" if IceServer in get_args(field.annotation) else "origins, or *")
+        return "a list of " + _extra(field)["items"]
     if field.annotation is Path:
         return "a path"
     patterns = [item.pattern for item in field.metadata if getattr(item, "pattern", None)]

@@ -5,14 +5,17 @@
     │   ├── TextInvalid         empty or over the limit
     │   ├── AudioInvalid        unreadable, empty, too long, or in the wrong format
     │   ├── OfferInvalid        a session description that is none
-    │   └── PortraitInvalid     a photo or video that cannot become an avatar, or is not allowed to
+    │   ├── PortraitInvalid     a photo or video that cannot become an avatar, or is not allowed to
+    │   └── WeightsInvalid      a checkpoint or a folder of weights that cannot be used
     ├── NotFound                no such avatar, session or model
     ├── AvatarInvalid           an avatar folder that is incomplete, inconsistent or without consent
     ├── ConfigInvalid           an option with an unusable value
     ├── Busy                    at capacity; try again later
     ├── Closed                  used after it was closed
     ├── Cancelled               given up because the caller wanted it
+    ├── DiskFull                no room on the disk; nothing was changed
     └── BackendFailed           a model or service failed while working
+        └── DownloadFailed      a file could not be fetched
 
 Codes are stable and machine-readable; messages are for people and say what to do.
 """
@@ -58,6 +61,10 @@ class PortraitInvalid(InvalidInput):
     """A photo or video that cannot become an avatar, or is not allowed to."""
 
 
+class WeightsInvalid(InvalidInput):
+    """A checkpoint or a folder of weights that cannot be used."""
+
+
 class NotFound(VisavisError):
     """No such avatar, session or model."""
 
@@ -82,5 +89,13 @@ class Cancelled(VisavisError):
     """Given up because the caller wanted it."""
 
 
+class DiskFull(VisavisError):
+    """No room on the disk; nothing was changed."""
+
+
 class BackendFailed(VisavisError):
     """A model or service failed while working."""
+
+
+class DownloadFailed(BackendFailed):
+    """A file could not be fetched; what arrived so far is kept for the next attempt where it can be continued."""

@@ -11,23 +11,32 @@ Invariants:
 | ``visavis_sessions`` | gauge | ``sessions`` | sessions that are started and not closed |
 | ``visavis_render_queue`` | gauge | ``render_queue`` | pictures waiting for a render thread |
 | ``visavis_render_ms`` | histogram | ``render_ms`` | predicting and pasting one picture, on the render thread |
+| ``visavis_stage_ms{stage}`` | histogram | ``stage_ms(stage)`` | one picture in one of ``governor.STAGES`` |
 | ``visavis_render_wait_ms`` | histogram | ``render_wait_ms`` | a picture's wait for a render thread |
 | ``visavis_frame_late_ms`` | histogram | ``frame_late_ms`` | how long after its due time a frame left the session |
 | ``visavis_first_sound_ms`` | histogram | ``first_sound_ms`` | from asking for speech to its first frame |
 | ``visavis_frames_total{kind}`` | counter | ``frames_<kind>`` | kinds: see below |
 | ``visavis_utterances_total`` | counter | ``utterances`` | utterances begun |
 | ``visavis_interrupts_total`` | counter | ``interrupts`` | interrupts that cut something off |
-| ``visavis_failures_total{stage}`` | counter | ``failures(stage)`` | ``render`` or ``voice`` failed and was survived |
+| ``visavis_failures_total{stage}`` | counter | ``failures(stage)`` | what failed and was survived, see below |
+| ``visavis_quality_sessions{level}`` | gauge | ``quality_sessions(level)`` | sessions by level, with a restorer |
+| ``visavis_quality_steps_total{direction}`` | counter | ``moved_quality`` | levels went ``up`` or ``down`` |
+| ``visavis_unrestored_total`` | counter | ``unrestored`` | pictures that could not wait for the restorer |
 
 Kinds of frames: ``idle`` and ``speaking`` went out as meant; ``held`` went out with the previous mouth because the
-new one was late; ``dropped`` never went out, because the consumer or the machine was behind.
+new one was late; ``dropped`` never went out, because the consumer or the machine was behind. What can fail: ``render``,
+``restore``, ``voice``.
 """
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from engine.governor import STAGES
+from engine.quality import MOST
+
 _RENDER_BUCKETS_MS = (1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 120, 200)
+_STAGE_BUCKETS_MS = (0.1, 0.2, 0.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 80, 200, 1000)
 _LATE_BUCKETS_MS = (0.5, 1, 2, 5, 10, 20, 40, 80, 200, 1000)
 _FIRST_SOUND_BUCKETS_MS = (20, 50, 100, 150, 200, 300, 400, 600, 1000, 2000, 5000)
 
@@ -66,9 +75,37 @@ class EngineMetrics:
         self.utterances = Counter("visavis_utterances", "Utterances begun", registry=registry)
         self.interrupts = Counter("visavis_interrupts", "Interrupts that cut something off", registry=registry)
         self._failures = Counter("visavis_failures", "Failures survived, by stage", ["stage"], registry=registry)
-        for stage in ("render", "voice"):
+        for stage in ("render", "restore", "voice"):
             self._failures.labels(stage)
+        stages = Histogram(
+            "visavis_stage_ms", "One picture in one stage", ["stage"], buckets=_STAGE_BUCKETS_MS, registry=registry
+        )
+        self._stages = {stage: stages.labels(stage) for stage in STAGES}
+        levels = Gauge("visavis_quality_sessions", "Sessions by quality level", ["level"], registry=registry)
+        self._levels = [levels.labels(str(level)) for level in range(MOST + 1)]
+        self._steps = Counter("visavis_quality_steps", "Quality levels stepped", ["direction"], registry=registry)
+        for direction in ("up", "down"):
+            self._steps.labels(direction)
+        self.unrestored = Counter(
+            "visavis_unrestored", "Pictures that could not wait for the restorer", registry=registry
+        )
 
     def failures(self, stage: str) -> Counter:
-        """The counter of failures of a stage: ``render`` or ``voice``."""
+        """The counter of failures of a stage: ``render``, ``restore`` or ``voice``."""
         return self._failures.labels(stage)
+
+    def stage_ms(self, stage: str) -> Histogram:
+        """The histogram of one of ``governor.STAGES``."""
+        return self._stages[stage]
+
+    def quality_sessions(self, level: int) -> Gauge:
+        """The gauge of sessions at a quality level."""
+        return self._levels[level]
+
+    def moved_quality(self, before: int, after: int) -> None:
+        """Counts that a session went from one quality level to another."""
+        if before == after:
+            return
+        self._levels[before].dec()
+        self._levels[after].inc()
+        self._steps.labels("up" if after > before else "down").inc(abs(after - before))

@@ -8,6 +8,7 @@ Events (``Event.type`` and the keys of its data):
     * ``caption``: utterance_id, text, start_ms, end_ms, words (text, start_ms, end_ms), sent as it is heard;
     * ``viseme``: utterance_id, mouth (weight by name), every second frame while speaking, and once at rest after it;
     * ``action_started`` and ``action_ended``: name; told when the clip fades in, and when it fades out;
+    * ``quality``: asked, level, reason; told when one of them changes, see ``engine.quality``;
     * ``metrics``: see ``Narrator.report``, every two seconds and when a picture is held, at most once a second;
     * ``error``: code, message, utterance_id.
 
@@ -28,6 +29,7 @@ from engine.clock import FrameClock
 from engine.errors import Closed, TextInvalid, VisavisError
 from engine.metrics import EngineMetrics
 from engine.producer import Producer
+from engine.quality import QualityState
 from engine.slots import Published
 from engine.speech import Caption, Speech
 from engine.types import FPS, FRAME_MS, IDLE_UTTERANCE, MOUTH_SHAPES, REST_MOUTH, Event
@@ -104,6 +106,10 @@ class Narrator:
             self._failed_id = utterance_id
             self.failed(error, utterance_id)
 
+    def quality(self, state: QualityState) -> None:
+        """Tells that a session asked for another quality, or gets another one."""
+        self._tell("quality", **state.to_dict())
+
     def nothing_said(self, speech: Speech) -> None:
         """Tells that a text ended without any sound."""
         error = TextInvalid("nothing_to_say", "The voice found nothing it can speak in this text; send words.")
@@ -117,10 +123,10 @@ class Narrator:
     def report(self) -> None:
         """Tells how the machine keeps up.
 
-        Keys: ``frames``, ``held``, ``underruns``, ``caught_up``, ``skipped`` and ``unread`` count since the start
-        (see ``ProducerCounts``; unread frames were lost by a slow consumer); ``degraded`` is True when pictures were
-        held since the last report; ``backlog_ms`` is sound that waits, ``render_ms`` the wait for a picture and
-        ``margin_ms`` the time kept free for it.
+        Keys: ``frames``, ``held``, ``underruns``, ``caught_up``, ``skipped``, ``unrestored`` and ``unread`` count
+        since the start (see ``ProducerCounts``; unread frames were lost by a slow consumer); ``degraded`` is True when
+        pictures were held since the last report; ``backlog_ms`` is sound that waits, ``render_ms`` the wait for a
+        picture and ``margin_ms`` the time kept free for it.
         """
         self._frames_since_report = 0
         producer = self._producer
@@ -135,6 +141,7 @@ class Narrator:
             underruns=counts.underruns,
             caught_up=counts.caught_up,
             skipped=counts.skipped,
+            unrestored=counts.unrestored,
             unread=producer.frames.dropped,
             backlog_ms=producer.playlist.backlog_ms,
             render_ms=round(producer.render_ms, 1),

@@ -83,9 +83,11 @@ class FramePlan:
         """Whether the frame has to be drawn; otherwise it is a picture of the avatar as it is."""
         return self.mel is not None or not self.pose.plain
 
-    def job(self, prepared: PreparedAvatar) -> PictureJob:
-        """The work that draws this frame."""
-        return PictureJob(prepared, self.pose, self.mel, self.strength)
+    def job(
+        self, prepared: PreparedAvatar, other: PreparedAvatar | None = None, other_share: float = 0.0
+    ) -> PictureJob:
+        """The work that draws this frame, as one of the avatar's looks or between two; see ``renderer.Looks``."""
+        return PictureJob(prepared, self.pose, self.mel, self.strength, other, other_share, self.sequence)
 
     def silenced(self) -> FramePlan:
         """The same picture after its utterance was cut off."""

@@ -10,6 +10,7 @@ clock, and an interrupt takes them back.
 
 Invariants:
     * the clock never slips: a picture that is late is replaced by the newest one there is, with the right sound;
+    * restoring is worth no late picture: one that is still being restored goes out as it was drawn;
     * sound is never played without its frame, and waits (the mouth eases shut) when more of it is still to come;
     * after a stall of the machine frames go on from the present instead of playing a burst;
     * one task, named, cancelled and awaited by ``aclose``.
@@ -18,6 +19,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +34,8 @@ from engine.lipsync.base import PreparedAvatar
 from engine.metrics import EngineMetrics
 from engine.planner import SILENCE, FramePlan, FramePlanner
 from engine.playlist import Playlist
-from engine.renderer import Rendered, Renderer
+from engine.quality import AUTO, Quality, QualityState
+from engine.renderer import Rendered, Renderer, SessionQuality
 from engine.slots import ProducerCounts, Published, Slot
 from engine.speech import Catchup, Speech
 from engine.types import FRAME_MS, IDLE_UTTERANCE, REST_MOUTH, AvatarFrame, Playback
@@ -70,12 +73,15 @@ class Producer:
         on_failure: called with the error and the utterance's id (0 while the mouth eases shut) when a picture could
             not be drawn; the frame shows a picture of the avatar as it is.
         on_starved: called with an utterance that was ended because its source gave no more sound.
+        quality: what the session asks for.
+        on_quality: called with every change of what it gets.
         metrics: where to count.
 
     Attributes:
         playlist: what is said.
         frames: the published frames; drop-oldest, one consumer.
         counts: what happened so far.
+        quality: how well faces are restored.
     """
 
     def __init__(
@@ -88,10 +94,12 @@ class Producer:
         on_failure: Callable[[VisavisError, int], None],
         on_starved: Callable[[Speech], None],
         metrics: EngineMetrics,
+        quality: Quality = AUTO,
+        on_quality: Callable[[QualityState], None] = lambda state: None,
     ) -> None:
         self.frames: DropOldest[AvatarFrame] = DropOldest(CHANNEL_FRAMES)
         self.counts = ProducerCounts()
-        self._prepared = prepared
+        self.quality = SessionQuality(prepared, renderer.restoring, quality, on_quality, metrics)
         self._renderer = renderer
         self._clock = clock
         self._on_published = on_published
@@ -115,6 +123,7 @@ class Producer:
     def start(self) -> None:
         """Starts the frames with the one that is due about now."""
         self._next_pts = self._clock.frame_at(self._clock.now_s() + HANDOUT_S - FRAME_S / 2)
+        self.quality.start()
         self._tasks.start(self._run(), "frames")
 
     async def aclose(self) -> None:
@@ -126,6 +135,7 @@ class Producer:
                 slot.rendering.withdraw()
         self._slots.clear()
         self.frames.close()
+        await self.quality.aclose()
 
     @property
     def render_ms(self) -> float:
@@ -216,7 +226,7 @@ class Producer:
         return self._clock.due_s(self._next_pts + position) - HANDOUT_S
 
     def _margin_s(self) -> float:
-        if self._planner.restless:
+        if self._planner.restless or self.quality.passing:
             return _MARGIN_MOST_S  # a cross-fade is drawn from two pictures, and none was measured lately
         return min(_MARGIN_MOST_S, max(_MARGIN_LEAST_S, 1.25 * self._render_s + 0.004))
 
@@ -238,7 +248,9 @@ class Producer:
     def _commit_speech(self, speech: Speech, early_ms: float) -> None:
         if speech.live:
             self._catch_up(speech, early_ms)
+        started_s = time.monotonic()
         index, mel, audio = speech.next()
+        self.quality.observe("window", time.monotonic() - started_s)
         self._waiting = False
         self._last_peak = int(np.abs(audio.astype(np.int32)).max())
         gated = speech is self.playlist.background
@@ -267,12 +279,15 @@ class Producer:
         # Only a picture that does not wait for others of this session tells how long one takes.
         alone = all(earlier.image is not None for earlier in self._slots)
         self._slots.append(slot)
-        if not plan.drawn:
-            slot.image, slot.mouth = self._avatar.picture(plan.pose.index), REST_MOUTH
+        prepared, other, share = self.quality.look_of(plan.sequence, not self._planner.restless)
+        if not plan.drawn and other is None:
+            slot.image, slot.mouth = prepared.avatar.picture(plan.pose.index), REST_MOUTH
             return
         measured_from_s = self._clock.now_s() if alone else None
         try:
-            slot.rendering = self._renderer.submit(plan.job(self._prepared), self._handout_s(position), owner=self)
+            slot.rendering = self._renderer.submit(
+                plan.job(prepared, other, share), self._handout_s(position), owner=self, session=self.quality.live
+            )
         except VisavisError:
             return  # too busy: the picture before it is held
         slot.rendering.result.add_done_callback(lambda result: self._rendered(slot, result, measured_from_s))
@@ -282,7 +297,8 @@ class Producer:
             return
         error = result.exception()
         if error is not None:
-            slot.image, slot.mouth = self._avatar.picture(slot.plan.pose.nearest), REST_MOUTH
+            prepared, _, _ = self.quality.look_of(slot.plan.sequence)
+            slot.image, slot.mouth = prepared.avatar.picture(slot.plan.pose.nearest), REST_MOUTH
             if isinstance(error, VisavisError):
                 self._on_failure(error, slot.plan.utterance_id)
             return
@@ -329,6 +345,10 @@ class Producer:
 
     def _publish(self, slot: Slot, now_s: float) -> None:
         plan = slot.plan
+        if slot.image is None and slot.rendering is not None and (draft := slot.rendering.draft) is not None:
+            slot.image, slot.mouth = draft.image, draft.mouth
+            self.counts.unrestored += 1
+            self.quality.unrestored()
         held = slot.image is None
         if slot.image is not None:
             self._shown = (plan.sequence, slot.image, slot.mouth)

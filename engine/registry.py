@@ -1,39 +1,103 @@
 """The names of backends: the one place that knows which concrete model or voice a name means.
 
-Place in the flow: option value -> registry -> LipSync or Voice.
+Place in the flow: option value -> registry -> LipSync, FaceRestorer or Voice.
+
+A model is called by the name of the folder its weights lie in, ``<weights_dir>/<name>/weights.toml``, whose ``kind``
+says what it is; ``python -m engine weights`` makes such folders.
 
 Invariants:
-    * a backend is imported when it is asked for, so nothing pays for what it does not use.
+    * a backend is imported when it is asked for, so nothing pays for what it does not use;
+    * a name that is not there is an error that lists those that are, and says how to add more.
 """
 
 from __future__ import annotations
 
+import logging
+import tomllib
+from pathlib import Path
 from typing import Any
 
+from engine.config import default_weights_dir
 from engine.conversation.tts.base import Voice
-from engine.errors import NotFound
+from engine.errors import InvalidInput, NotFound, VisavisError
 from engine.lipsync.base import LipSync
+from engine.restore.base import FaceRestorer
 
-LIPSYNC_NAMES = ("builtin",)
 VOICE_NAMES = ("espeak",)
+CARD_FILE = "weights.toml"
+
+_log = logging.getLogger(__name__)
 
 
-def create_lipsync(name: str, /, **options: Any) -> LipSync:
+def create_lipsync(
+    name: str, /, *, threads: int = 1, precision: str = "auto", weights_dir: Path | None = None
+) -> LipSync:
     """Loads a lip-sync model; takes up to seconds, so call it off the event loop.
 
     Args:
-        name: one of ``LIPSYNC_NAMES``.
-        options: what the backend's ``load`` takes.
+        name: ``builtin``, or a folder of Wav2Lip weights.
+        threads: threads of one prediction.
+        precision: ``f32``, ``bf16``, ``int8`` or ``auto``; the built-in model is f32 where that is left open.
+        weights_dir: where folders of weights are; the default one when None.
 
     Raises:
         NotFound: ``lipsync_not_found``.
+        InvalidInput: ``precision_unknown``: the model does not have it.
+        WeightsInvalid: the folder is damaged.
         BackendFailed: it cannot be loaded.
     """
     if name == "builtin":
         from engine.lipsync.builtin import BuiltinLipSync
 
-        return BuiltinLipSync.load(**options)
-    raise NotFound("lipsync_not_found", f"There is no lip-sync model {name!r}; there is {', '.join(LIPSYNC_NAMES)}.")
+        if precision == "int8":
+            raise InvalidInput("precision_unknown", "The built-in model works in f32 or bf16; choose one of them.")
+        return BuiltinLipSync.load(threads, "bf16" if precision == "bf16" else "f32")
+    folder = _folder(name, "wav2lip", weights_dir)
+    if folder is None:
+        there = ", ".join(["builtin", *_names("wav2lip", weights_dir)])
+        raise NotFound("lipsync_not_found", f"There is no lip-sync model {name!r}; there is {there}. {_HOW}")
+    from engine.lipsync.wav2lip.model import Wav2LipSync
+
+    return Wav2LipSync.load(folder, threads=threads, precision=precision)
+
+
+def create_restorer(
+    name: str, /, *, threads: int = 1, precision: str = "auto", weights_dir: Path | None = None
+) -> FaceRestorer | None:
+    """Loads a face restorer; takes up to seconds, so call it off the event loop.
+
+    Args:
+        name: ``none``; a folder of GFPGAN weights; or ``auto`` for the one called gfpgan, another one where there is
+            none, and nothing where there is not any, or it cannot be loaded.
+        threads: threads of one restoration.
+        precision: as for ``create_lipsync``.
+        weights_dir: where folders of weights are; the default one when None.
+
+    Returns:
+        None for none.
+
+    Raises:
+        NotFound: ``restorer_not_found``.
+        WeightsInvalid: the folder is damaged.
+        BackendFailed: it cannot be loaded.
+    """
+    names = _names("gfpgan", weights_dir)
+    if name == "none" or (name == "auto" and not names):
+        return None
+    if name == "auto":
+        found = "gfpgan" if "gfpgan" in names else names[0]
+        try:
+            return create_restorer(found, threads=threads, precision=precision, weights_dir=weights_dir)
+        except VisavisError as error:
+            _log.warning("faces are not restored: %s", error.message)
+            return None
+    folder = _folder(name, "gfpgan", weights_dir)
+    if folder is None:
+        there = ", ".join(["none", *names])
+        raise NotFound("restorer_not_found", f"There is no face restorer {name!r}; there is {there}. {_HOW}")
+    from engine.restore.gfpgan import GfpganRestorer
+
+    return GfpganRestorer.load(folder, threads=threads, precision=precision)
 
 
 def create_voice(name: str, /, **options: Any) -> Voice:
@@ -52,3 +116,28 @@ def create_voice(name: str, /, **options: Any) -> Voice:
 
         return EspeakVoice(**options)
     raise NotFound("voice_not_found", f"There is no voice {name!r}; there is {', '.join(VOICE_NAMES)}.")
+
+
+_HOW = (
+    "Add one from a file with 'python -m engine weights add FILE', or download one with "
+    "'python -m engine weights get NAME'."
+)
+
+
+def _names(kind: str, weights_dir: Path | None) -> list[str]:
+    """Names of all folders of weights of a kind."""
+    root = default_weights_dir() if weights_dir is None else weights_dir
+    names = sorted(card.parent.name for card in root.glob(f"*/{CARD_FILE}"))
+    return [name for name in names if _folder(name, kind, root) is not None]
+
+
+def _folder(name: str, kind: str, weights_dir: Path | None) -> Path | None:
+    """The folder of this name if it holds weights of a kind; names that begin with a dot are work in progress."""
+    folder = (default_weights_dir() if weights_dir is None else weights_dir) / name
+    if name.startswith(".") or folder.name != name:
+        return None
+    try:
+        card = tomllib.loads((folder / CARD_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return folder if card.get("kind") == kind else None

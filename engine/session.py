@@ -32,6 +32,7 @@ from engine.errors import AudioInvalid, BackendFailed, Busy, Closed, NotFound, T
 from engine.metrics import EngineMetrics
 from engine.narrator import Narrator
 from engine.producer import HANDOUT_S, Producer
+from engine.quality import AUTO, OFF, Quality, QualityState
 from engine.renderer import Renderer
 from engine.speech import Caption, Speech, SpeechStream, require_playout
 from engine.types import PLAYOUT_RATE, AvatarFrame, Event, Playback
@@ -75,6 +76,7 @@ class Session:
         renderer: draws its mouth.
         voice: speaks its text.
         limits: what it may hold.
+        quality: how well its faces are restored, where there is a restorer.
         clock: when frames are due; when None, frame 0 is due with ``start``.
         metrics: where to count; the renderer's when None.
 
@@ -90,6 +92,7 @@ class Session:
         voice: Voice,
         *,
         limits: SessionLimits = DEFAULT_LIMITS,
+        quality: Quality = AUTO,
         clock: FrameClock | None = None,
         metrics: EngineMetrics | None = None,
     ) -> None:
@@ -99,6 +102,7 @@ class Session:
         self._renderer = renderer
         self._voice = voice
         self._limits = limits
+        self._asked = quality
         self._metrics = metrics if metrics is not None else renderer.metrics
         self._narrator = Narrator(self._metrics)
         self._tasks = Tasks("session")
@@ -136,6 +140,8 @@ class Session:
             on_failure=self._narrator.picture_failed,
             on_starved=self._narrator.starved,
             metrics=self._metrics,
+            quality=self._asked,
+            on_quality=self._narrator.quality,
         )
         self._narrator.watch(self._producer, self.clock)
         self._producer.start()
@@ -274,6 +280,22 @@ class Session:
     def set_listening(self, on: bool) -> None:
         """Whether somebody else has the floor: the avatar listens while it says nothing. Raises Closed as ``act``."""
         self._require_started().set_listening(on)
+
+    @property
+    def quality(self) -> QualityState:
+        """The quality that was asked for, and the level there is."""
+        if self._producer is None:
+            return QualityState(self._asked, OFF, "preparing")
+        return self._producer.quality.state
+
+    def set_quality(self, quality: Quality) -> None:
+        """Asks for another quality; ``quality`` events tell what comes of it. Raises Closed as ``act``."""
+        self._require_started().quality.ask(quality)
+
+    def encoded(self, seconds: float) -> None:
+        """Takes what encoding one frame took, for whoever has to know what a frame costs."""
+        if self._producer is not None:
+            self._producer.quality.observe("encode", seconds)
 
     async def interrupt(self) -> Playback:
         """Silence from the next frame on: drops what is playing, queued and being spoken; the mouth eases shut.

@@ -64,6 +64,7 @@ class ProducerCounts:
         underruns: times an utterance had to wait for its sound.
         caught_up: live frames skipped to keep the delay small.
         skipped: positions without a frame, because the machine stood still.
+        unrestored: published without restoring, because it took too long; these are not late.
     """
 
     frames: int = 0
@@ -71,3 +72,4 @@ class ProducerCounts:
     underruns: int = 0
     caught_up: int = 0
     skipped: int = 0
+    unrestored: int = 0

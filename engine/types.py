@@ -101,8 +101,8 @@ class Event:
     """Something that happened in a session, for whoever watches it.
 
     Attributes:
-        type: ``state``, ``speaking``, ``caption``, ``viseme``, ``action_started``, ``action_ended``, ``metrics`` or
-            ``error``.
+        type: ``state``, ``speaking``, ``caption``, ``viseme``, ``action_started``, ``action_ended``, ``quality``,
+            ``metrics`` or ``error``.
         data: JSON-ready content; keys are listed in ``server/README.md``.
         at_s: monotonic time of the event, seconds.
     """

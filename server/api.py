@@ -92,7 +92,9 @@ async def offer(request: web.Request) -> web.Response:
     if not body.sdp.strip():
         raise OfferInvalid("offer_invalid", "The offer cannot be answered: it is empty.")
     avatar = services.stage.known(body.avatar)
-    live, description = await services.sessions.open(avatar, body.sdp, body.type, mirror=body.mode == "mirror")
+    live, description = await services.sessions.open(
+        avatar, body.sdp, body.type, mirror=body.mode == "mirror", quality=body.quality
+    )
     answer: dict[str, Any] = {"sdp": description.sdp, "type": description.type, "session_id": live.id}
     if services.config.ice_servers:
         answer["ice_servers"] = [server.to_dict() for server in services.config.ice_servers]
@@ -173,6 +175,21 @@ async def stop_action(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+@routes.get("/sessions/{session_id}/quality")
+async def quality(request: web.Request) -> web.Response:
+    """What is restored of the face, and why."""
+    return web.json_response(_live(request).session.quality.to_dict(), headers={"Cache-Control": "no-store"})
+
+
+@routes.post("/sessions/{session_id}/quality")
+async def set_quality(request: web.Request) -> web.Response:
+    """Asks for more or less restoring from now on."""
+    live = _live(request)
+    body = await _json(request, schemas.Quality)
+    live.session.set_quality(body.quality)
+    return web.json_response(live.session.quality.to_dict())
+
+
 @routes.get("/sessions/{session_id}/pcm")
 async def pcm(request: web.Request) -> web.StreamResponse:
     """A WebSocket that takes raw sound as it is produced."""
@@ -218,6 +235,8 @@ async def page_config(request: web.Request) -> web.Response:
         {
             "version": services.version,
             "avatar": services.stage.default,
+            "restores": services.stage.restores,
+            "quality": config.quality,
             "text_max_chars": config.max_text_chars,
             "audio_max_bytes": config.max_audio_mb * 1_000_000,
             "audio_max_s": config.max_audio_s,

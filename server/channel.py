@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from engine.errors import Busy, InvalidInput, VisavisError
 from engine.session import Session
 from engine.types import Event
-from server.schemas import Action, Listening, Mirror, Say, explain_validation
+from server.schemas import Action, Listening, Mirror, Quality, Say, explain_validation
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ class ControlChannel:
         self._channel = channel
         self.last_seen_s = time.monotonic()
         channel.on("message", self._on_message)
-        self.send("state", {"state": "connected", "session_id": self._session_id})
+        quality = self._session.quality.to_dict()
+        self.send("state", {"state": "connected", "session_id": self._session_id, "quality": quality})
 
     async def run(self) -> None:
         """Carries events and commands until the session ends. Cancellation loses what was not yet sent."""
@@ -150,6 +151,9 @@ class ControlChannel:
                 name = Action.model_validate(_without_type(command)).name
                 self._session.act(name)
                 self.send("accepted", {"command": "act", "name": name})
+            case "quality":
+                self._session.set_quality(Quality.model_validate(_without_type(command)).quality)
+                self.send("accepted", {"command": "quality"})
             case "stop_action":
                 self._session.stop_action()
             case kind:

@@ -98,7 +98,7 @@ class Peer:
             codec,
             self._options.video_bitrate,
             on_dropped=self._metrics.pictures_dropped.inc,
-            on_encoded=lambda seconds: self._metrics.encode_ms.observe(seconds * 1000),
+            on_encoded=self._encoded,
             on_failed=lambda: self._end(EndReason.FAILED),
         )
         self._audio = audio = AvatarAudioTrack(self._session.clock, self._pool)
@@ -173,6 +173,10 @@ class Peer:
     def _end(self, reason: EndReason) -> None:
         if not self.ended.done():
             self.ended.set_result(reason)
+
+    def _encoded(self, seconds: float) -> None:
+        self._metrics.encode_ms.observe(seconds * 1000)
+        self._session.encoded(seconds)
 
     def _on_state(self) -> None:
         state = self._connection.connectionState

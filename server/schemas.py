@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
+
+from engine.quality import Quality as Level
 
 
 def _encodable(text: str) -> str:
@@ -22,6 +34,16 @@ def _encodable(text: str) -> str:
 
 
 Text = Annotated[StrictStr, AfterValidator(_encodable)]
+
+
+def _no_look_alike(value: object) -> object:
+    # To Python, true and 1.0 are 1.
+    if type(value) not in (int, str):
+        raise ValueError("is neither a whole number nor a text")
+    return value
+
+
+QualityLevel = Annotated[Level, BeforeValidator(_no_look_alike)]
 
 
 class _Strict(BaseModel):
@@ -37,6 +59,7 @@ class Offer(BaseModel):
     type: Text = Field(max_length=20)
     avatar: Text | None = Field(default=None, max_length=200)
     mode: Literal["idle", "mirror"] = "idle"
+    quality: QualityLevel | None = None
 
 
 class Say(_Strict):
@@ -61,6 +84,12 @@ class Action(_Strict):
     """Something the avatar is to do."""
 
     name: Text = Field(min_length=1, max_length=32)
+
+
+class Quality(_Strict):
+    """How much of the face is restored: a level from 0 to 5, or ``auto``."""
+
+    quality: QualityLevel
 
 
 class PcmHello(_Strict):

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from engine.errors import Busy, Closed, NotFound, OfferInvalid
+from engine.quality import Quality
 from engine.session import Session
 from server import signaling
 from server.encoder import EncoderPool
@@ -65,7 +66,7 @@ class Sessions:
 
     def __init__(
         self,
-        create: Callable[[str], Awaitable[Session]],
+        create: Callable[[str, Quality | None], Awaitable[Session]],
         pool: EncoderPool,
         options: PeerOptions,
         metrics: ServerMetrics,
@@ -74,7 +75,7 @@ class Sessions:
     ) -> None:
         """
         Args:
-            create: makes a session that is not started yet, for the name of a known avatar.
+            create: makes a session that is not started yet, for the name of a known avatar and the quality asked for.
             pool: where all peers encode.
             options: how peers connect.
             metrics: where to count.
@@ -97,7 +98,7 @@ class Sessions:
         return self._taken
 
     async def open(
-        self, avatar: str, sdp: str, kind: str, mirror: bool = False
+        self, avatar: str, sdp: str, kind: str, mirror: bool = False, quality: Quality | None = None
     ) -> tuple[LiveSession, signaling.Description]:
         """Answers an offer with a new session.
 
@@ -108,6 +109,7 @@ class Sessions:
             sdp: the browser's session description.
             kind: its type, ``offer``.
             mirror: start with microphone pass-through on.
+            quality: how much of the face is restored; the server's own choice when None.
 
         Raises:
             OfferInvalid: ``offer_invalid``.
@@ -128,7 +130,7 @@ class Sessions:
         session: Session | None = None
         peer: Peer | None = None
         try:
-            session = await self._create(avatar)
+            session = await self._create(avatar, quality)
             await session.start()
             live_id = secrets.token_urlsafe(12)
             peer = Peer(session, live_id, self._pool, self._options, self._metrics)

@@ -30,7 +30,8 @@ from engine.config import Config
 from engine.conversation.tts.base import Voice
 from engine.errors import AvatarInvalid, ConfigInvalid, NotFound
 from engine.metrics import EngineMetrics
-from engine.registry import create_lipsync, create_voice
+from engine.quality import Quality, wanted_level
+from engine.registry import create_lipsync, create_restorer, create_voice
 from engine.renderer import Renderer
 from engine.session import Session, SessionLimits
 
@@ -102,17 +103,25 @@ class Stage:
     async def _load(self) -> None:
         config = self.config
         # Independent of each other, and each releases the interpreter lock for most of its time.
-        lipsync, voice, avatar = await asyncio.gather(
-            self.on_file_thread(lambda: create_lipsync(config.lipsync, threads=1, precision=config.precision)),
+        lipsync, restorer, voice, avatar = await asyncio.gather(
+            self.on_file_thread(
+                lambda: create_lipsync(config.lipsync, precision=config.precision, weights_dir=config.weights_dir)
+            ),
+            self.on_file_thread(
+                lambda: create_restorer(config.restorer, precision=config.precision, weights_dir=config.weights_dir)
+            ),
             self.on_file_thread(lambda: create_voice(config.voice, name=config.voice_name, rate_wpm=config.voice_rate)),
             self.on_file_thread(lambda: load_avatar(config.avatars_dir / self.default)),
         )
         self._voice = voice
-        self._renderer = Renderer(lipsync, threads=config.render_threads, metrics=self.metrics)
+        self._renderer = Renderer(lipsync, config.render_threads, restorer=restorer, metrics=self.metrics)
         self._avatars[self.default] = avatar
         await self._renderer.prepare(avatar)
         await self._renderer.warmup()
         await self.poster(self.default)
+        if self._renderer.restoring is not None and wanted_level(config.quality, False) > 0:
+            # Nobody waits for it, but the first visitor may find it done.
+            self._renderer.restoring.restore_ahead(avatar)
 
     async def on_file_thread(self, work: Callable[[], T]) -> T:
         """Runs blocking work on the stage's threads. Cancellation abandons the result."""
@@ -129,8 +138,17 @@ class Stage:
             raise NotFound("avatar_unknown", f"There is no such avatar; known: {', '.join(self.cards)}.")
         return name
 
-    async def create_session(self, name: str) -> Session:
+    @property
+    def restores(self) -> bool:
+        """Whether there is a face restorer."""
+        return self._renderer is not None and self._renderer.restoring is not None
+
+    async def create_session(self, name: str, quality: Quality | None = None) -> Session:
         """A session with a known avatar, not started yet.
+
+        Args:
+            name: of the avatar.
+            quality: how much is restored; the option's value when None.
 
         Raises:
             AvatarInvalid: the avatar's folder cannot be used.
@@ -142,6 +160,7 @@ class Stage:
             self._renderer,
             self._voice,
             limits=SessionLimits(config.max_text_chars, config.max_queue, config.max_audio_s),
+            quality=config.quality if quality is None else quality,
             metrics=self.metrics,
         )
         self._sessions.add(session)

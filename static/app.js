@@ -379,4 +379,5 @@ arrange();
 head.api.avatars().then(introduce, () => {});
 head.config = await head.api.config().catch(() => head.config);
 measure();
+panel.offerQuality(head.config);
 head.connect();

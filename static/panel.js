@@ -1,11 +1,21 @@
 /**
- * The settings panel and the developer's readout: faces, movements, microphones, volume, and how good the connection is.
+ * The settings panel and the developer's readout: faces, movements, microphones, quality, volume, and how good the
+ * connection is.
  *
  * Place in the flow: reads and sets a `TalkingHead` and a `Microphone`; nothing depends on it. Figures are fetched only
  * while the page is visible.
  */
 
 const INTERVAL_MS = 1000;
+
+/** Why a face is restored less than was asked for; other reasons need no words. */
+const SHORT = {
+  preparing: "The portrait is still being restored.",
+  load: "There is no time for more right now.",
+  late: "There is no time for more right now.",
+  recovered: "On its way up again.",
+  failed: "Restoring failed; the server's log says why.",
+};
 
 const $ = (id) => document.getElementById(id);
 
@@ -61,6 +71,8 @@ export class Panel {
     $("debug").hidden = !debug;
     $("volume").addEventListener("input", (e) => (head.volume = Number(e.target.value)));
     $("devices").addEventListener("change", (e) => chooseMicrophone(e.target.value));
+    $("quality").addEventListener("change", ({ target: { value } }) => head.setQuality(value === "auto" ? value : Number(value)));
+    head.addEventListener("quality", ({ detail }) => this.#showQuality(detail));
     $("settings").addEventListener("toggle", (e) => e.newState === "open" && this.refresh());
     for (const [event, on] of [["action_started", true], ["action_ended", false]])
       head.addEventListener(event, ({ detail }) => this.#mark(detail.name, on));
@@ -92,6 +104,17 @@ export class Panel {
         return label;
       }),
     );
+  }
+
+  /** Let the quality be chosen, where the server can restore faces. */
+  offerQuality({ restores, quality }) {
+    $("quality-label").hidden = !restores;
+    $("quality").value = String(quality);
+  }
+
+  #showQuality({ asked, level, reason }) {
+    $("quality").value = String(asked);
+    $("quality-state").textContent = reason in SHORT ? `Now ${level}. ${SHORT[reason]}` : asked === "auto" ? `Now ${level}.` : "";
   }
 
   /** Movements the face can be asked for; listening is up to the microphone. */

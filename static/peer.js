@@ -7,7 +7,7 @@
  * Invariants:
  *   - at most one RTCPeerConnection is alive, and every callback of an older one is ignored;
  *   - the audio line is sendrecv from the start, so a microphone joins by replaceTrack, without another offer;
- *   - the microphone and the switches for mirror and listening survive a reconnect; the session's id does not (aiortc has no ICE restart);
+ *   - the microphone, the quality and the switches for mirror and listening survive a reconnect; the session's id does not (aiortc has no ICE restart);
  *   - a session that this page has opened is closed by it, whatever happens in between.
  *
  * States: new -> connecting -> live -> (reconnecting -> live)* -> closed. `waiting` is a seat we are queueing for,
@@ -42,6 +42,7 @@ export class Peer extends EventTarget {
   #microphone = null;
   #mirror = false;
   #listening = false;
+  #quality;
   #generation = 0;
   #retryTimer = 0;
   #heartbeat = 0;
@@ -119,6 +120,12 @@ export class Peer extends EventTarget {
     this.send({ type: "listening", on });
   }
 
+  /** Have more or less of the face restored: "auto" or 0 to 5. Kept across reconnects. */
+  setQuality(quality) {
+    this.#quality = quality;
+    this.send({ type: "quality", quality });
+  }
+
   /** The browser's raw statistics, or null while there is no connection. */
   async statistics() {
     return this.#pc ? this.#pc.getStats() : null;
@@ -161,6 +168,7 @@ export class Peer extends EventTarget {
     try {
       const body = { sdp: offer.sdp, type: offer.type };
       if (this.avatar) body.avatar = this.avatar;
+      if (this.#quality !== undefined) body.quality = this.#quality;
       return await this.api.offer(body, this.#abort.signal);
     } catch (error) {
       throw error.name === "AbortError" ? problem("server_gone") : error;

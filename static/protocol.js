@@ -5,16 +5,16 @@
  * RTCPeerConnection and no document. `peer.js` and `talking-head.js` call it, `app.js` shows its sentences.
  *
  * Wire, in short (the server's README has the whole table):
- *   POST   offer                     {sdp, type, avatar?} -> {sdp, type, session_id}
+ *   POST   offer                     {sdp, type, avatar?, quality?} -> {sdp, type, session_id}
  *   POST   sessions/{id}/say         {text}
  *   POST   sessions/{id}/audio       the bytes of a sound file
  *   POST   sessions/{id}/interrupt
  *   POST   sessions/{id}/close       also by sendBeacon while the page goes away
  *   GET    avatars, avatars/{name}/poster.jpg, config.json
  *   errors {error: {code, message}}  with a fitting status and, when busy, Retry-After
- *   data channel "visavis"           commands say, interrupt, mirror, listening, act, stop_action, ping; events
- *                                    state, speaking, caption, viseme, action_started, action_ended, metrics, error,
- *                                    pong
+ *   data channel "visavis"           commands say, interrupt, mirror, listening, act, stop_action, quality, ping;
+ *                                    events state, speaking, caption, viseme, action_started, action_ended, quality,
+ *                                    metrics, error, pong
  */
 
 export const CHANNEL = "visavis";
@@ -24,6 +24,8 @@ export const DEFAULT_CONFIG = Object.freeze({
   text_max_chars: 1000,
   audio_max_bytes: 25 * 1024 * 1024,
   session_max_s: 3600,
+  restores: false,
+  quality: "auto",
   ice_servers: [],
 });
 
@@ -169,7 +171,7 @@ export class Api {
 
   /**
    * Exchange an offer for an answer.
-   * @param {{sdp: string, type: string, avatar?: string}} offer
+   * @param {{sdp: string, type: string, avatar?: string, quality?: "auto"|number}} offer
    * @param {AbortSignal} signal aborts the request
    * @returns {Promise<{sdp: string, type: string, session_id: string}>}
    * @throws {Problem} `server_full` when there is no seat, `server_gone` when nobody answers

@@ -14,8 +14,8 @@
  * Events (none bubbles; `detail` in braces)
  *   state     {state, reason, retryAt}   see peer.js; reason is a Problem or null
  *   firstframe {ms}                      the first picture, since `connect` or since the last one was lost
- *   speaking, caption, viseme, metrics, error, accepted, interrupted, action_started, action_ended
- *                                     as they come over the data channel
+ *   speaking, caption, viseme, metrics, error, accepted, interrupted, action_started, action_ended, quality
+ *                                     as they come over the data channel; quality also when a connection begins
  *   sound     {muted, blocked}           blocked: the browser wants a click before it plays sound
  *   shape     {ratio}                    width / height of the picture
  *
@@ -32,7 +32,7 @@ const BUFFER_MS = 120;
 
 const SERVER_EVENTS = new Set([
   ...["caption", "viseme", "metrics", "error", "accepted", "interrupted"],
-  ...["action_started", "action_ended"],
+  ...["action_started", "action_ended", "quality"],
 ]);
 
 export class TalkingHead extends HTMLElement {
@@ -44,6 +44,7 @@ export class TalkingHead extends HTMLElement {
   #speaking = false;
   #source = "";
   #mirror = false;
+  #quality;
   #latencyMs = null;
   #unhush;
   #shown;
@@ -105,6 +106,7 @@ export class TalkingHead extends HTMLElement {
     this.#started = performance.now();
     if (!this.#peer) {
       this.#peer = new Peer(this.api, { avatar: this.avatar });
+      if (this.#quality !== undefined) this.#peer.setQuality(this.#quality);
       this.#peer.addEventListener("state", ({ detail }) => this.#onState(detail));
       this.#peer.addEventListener("stream", ({ detail }) => this.#show(detail.stream));
       this.#peer.addEventListener("leaving", () => this.#freeze());
@@ -183,6 +185,16 @@ export class TalkingHead extends HTMLElement {
     this.#peer?.send({ type: "stop_action" });
   }
 
+  /**
+   * Ask for more or less restoring of the face, now and after every reconnect. What there is then is an event, `quality`:
+   * `{asked, level, reason}`.
+   * @param {"auto"|0|1|2|3|4|5} quality
+   */
+  setQuality(quality) {
+    this.#quality = quality;
+    this.#peer?.setQuality(quality);
+  }
+
   /** Send this microphone track; null sends nothing. Needs no new connection. */
   async setMicrophone(track) {
     await this.#peer?.setMicrophone(track);
@@ -246,6 +258,7 @@ export class TalkingHead extends HTMLElement {
 
   #onMessage(event) {
     if (event.type === "interrupted") this.#hush(BUFFER_MS);
+    if (event.type === "state" && event.quality) this.#tell("quality", event.quality);
     if (event.type === "pong") this.#latencyMs = Math.round(performance.now() - event.t);
     else if (event.type === "speaking") this.#setSpeaking(event);
     else if (SERVER_EVENTS.has(event.type)) this.#tell(event.type, event);

@@ -7,6 +7,7 @@ its own number, and the fake mouth is as tall as the sound is loud, so a test re
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import heapq
 import itertools
@@ -25,6 +26,7 @@ from engine.errors import BackendFailed
 from engine.lipsync.base import FacePatch, LipJob
 from engine.metrics import EngineMetrics
 from engine.renderer import PictureJob, Rendering, render_now
+from engine.restore.base import LIVE_LEVEL, Progress, Restored, RestoreJob
 from engine.types import FRAME_SAMPLES, MOUTH_SHAPES, PLAYOUT_RATE
 
 TINY_SIDE = 96
@@ -136,11 +138,73 @@ class FakeLipSync:
         return FacePatch(crop, _MOUTH_BOX, np.full(crop.shape[:2], 255, np.uint8), mouth)
 
 
+RESTORED_SHADE = 5
+"""Grey levels by which ``FakeRestorer`` brightens an avatar's own pictures."""
+
+
+@dataclass
+class FakeRestorer:
+    """Draws a white line across the mouth's box whose height says the level, and counts pictures in its trace.
+
+    Attributes:
+        compute_s: real time of one picture, seconds; a reused one at level 2 takes none.
+        avatar_gate: when set, avatars wait until it is opened.
+        failing: everything raises RuntimeError while True.
+        levels: of all restored pictures, in order.
+        traces: what each of them began with.
+    """
+
+    compute_s: float = 0.0
+    avatar_gate: threading.Event | None = None
+    failing: bool = False
+    levels: list[int] = field(default_factory=list)
+    traces: list[object | None] = field(default_factory=list)
+    avatars: int = 0
+
+    def restore(self, jobs: Sequence[RestoreJob]) -> list[Restored]:
+        return [self._restore(job) for job in jobs]
+
+    def restore_avatar(self, avatar: Avatar, progress: Progress | None = None) -> Avatar:
+        self.avatars += 1
+        if self.failing:
+            raise RuntimeError("the fake restorer was told to fail")
+        if self.avatar_gate is not None:
+            while not self.avatar_gate.wait(0.01):
+                if progress is not None:
+                    progress(0, len(avatar.frames))
+        frames = avatar.frames.copy()
+        frames[:, 20:] += RESTORED_SHADE
+        return dataclasses.replace(avatar, frames=frames)
+
+    def warmup(self, batch_sizes: Sequence[int]) -> None:
+        pass
+
+    def _restore(self, job: RestoreJob) -> Restored:
+        if self.failing:
+            raise RuntimeError("the fake restorer was told to fail")
+        count = job.trace if isinstance(job.trace, int) else 0
+        if self.compute_s and (job.level > LIVE_LEVEL or count % 2 == 0):
+            time.sleep(self.compute_s)
+        self.levels.append(job.level)
+        self.traces.append(job.trace)
+        image = job.image.copy()
+        y1, _, x1, x2 = job.box
+        image[y1 : y1 + job.level, x1:x2] = 255
+        return Restored(image, count + 1)
+
+
+def restored_level(image: np.ndarray) -> int:
+    """The level at which ``FakeRestorer`` restored a picture; 0 when it did not."""
+    y1, _, x1, x2 = _MOUTH_BOX
+    return int((image[y1 : y1 + 6, (x1 + x2) // 2].min(axis=-1) == 255).sum())
+
+
 class VirtualRenderer:
     """A renderer with one worker that takes ``compute_s`` of virtual time per picture; earliest deadline first."""
 
     def __init__(self, lipsync: FakeLipSync, time_source: VirtualTime, compute_s: float = 0.0) -> None:
         self.lipsync = lipsync
+        self.restoring = None
         self.metrics = EngineMetrics()
         self.compute_s = compute_s
         self.submitted: list[PictureJob] = []
@@ -152,7 +216,9 @@ class VirtualRenderer:
     async def prepare(self, avatar: Avatar) -> FakePrepared:
         return self.lipsync.prepare(avatar)
 
-    def submit(self, job: PictureJob, deadline_s: float, owner: object = None) -> Rendering:
+    def submit(
+        self, job: PictureJob, deadline_s: float, owner: object = None, session: object = None
+    ) -> Rendering:
         rendering = Rendering(job, asyncio.get_running_loop().create_future())
         self.submitted.append(job)
         heapq.heappush(self._queue, (deadline_s, next(self._order), rendering))

@@ -26,8 +26,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
-    """No config.toml of the developer's takes part."""
+    """No config.toml and no folders of the developer's take part."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
 
 
 def _toml(tmp_path: Path, text: str) -> Path:
@@ -84,6 +85,10 @@ def test_a_config_never_changes():
         ({"avatar": "../secret"}, {}, "", "a name of small letters"),
         ({"allowed_origins": "https://a.org/path"}, {}, "", "a list of origins"),
         ({"ice_servers": "http://x"}, {}, "", "a list of stun: and turn: URLs"),
+        ({"weights_mirrors": "ftp://x"}, {}, "", "a list of http: and https: URLs"),
+        ({"quality": "6"}, {}, "", "one of auto, 0, 1, 2, 3, 4, 5"),
+        ({}, {}, "quality = true", "one of auto, 0, 1, 2, 3, 4, 5"),
+        ({"precision": "f16"}, {}, "", "one of auto, f32, bf16, int8"),
         ({"ice_servers": '[{"urls": '}, {}, "", "a list of stun: and turn: URLs"),
     ],
 )
@@ -136,7 +141,24 @@ def test_lists_come_from_text_with_commas_or_json():
 
 
 def test_a_folder_in_a_file_counts_from_the_file(tmp_path):
-    assert load_config({}, {}, _toml(tmp_path, 'avatars_dir = "mine"')).avatars_dir == tmp_path / "mine"
+    config = load_config({}, {}, _toml(tmp_path, 'avatars_dir = "mine"\nweights_dir = "w"'))
+    assert (config.avatars_dir, config.weights_dir) == (tmp_path / "mine", tmp_path / "w")
+
+
+def test_weights_are_where_the_desktop_specification_puts_data(tmp_path, monkeypatch):
+    assert load_config({}, {}).weights_dir == Path.home() / ".local/share/visavis/weights"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert load_config({}, {}).weights_dir == tmp_path / "visavis" / "weights"
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    assert load_config({}, {}).weights_dir == Path.home() / ".local/share/visavis/weights"
+    assert load_config({}, {"VISAVIS_WEIGHTS_DIR": "~/w"}).weights_dir == Path.home() / "w"
+
+
+def test_quality_is_a_level_or_auto_wherever_it_comes_from(tmp_path):
+    assert load_config({}, {}).quality == "auto"
+    assert load_config({"quality": "4"}, {}).quality == 4
+    assert load_config({}, {"VISAVIS_QUALITY": "auto"}, _toml(tmp_path, "quality = 2")).quality == "auto"
+    assert load_config({}, {}, _toml(tmp_path, "quality = 2")).quality == 2
 
 
 def test_auto_can_be_asked_for_by_name():

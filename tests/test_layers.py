@@ -25,6 +25,7 @@ LAYERS: list[tuple[str, int]] = [
     ("engine.avatar", 1),
     ("engine.compose", 1),
     ("engine.picture", 1),
+    ("engine.tensor_file", 1),
     ("engine.lipsync", 2),
     ("engine.restore", 2),
     ("engine.conversation.dialogue", 4),
@@ -56,28 +57,33 @@ PROVIDERS = tuple(f"engine.conversation.{family}" for family in ("tts", "asr", "
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "torch": (
+        "engine.tensor_file",
         "engine.lipsync.wav2lip",
-        "engine.lipsync.checkpoint",
-        "engine.lipsync.torch_runtime",
-        "engine.restore.gfpgan",
+        "engine.restore.gfpgan_net",
+        "engine.restore.checkpoint",
+        "engine.restore.torch_runtime",
+        "engine.restore.openvino_runtime",
+        "engine.restore.export",
+        "engine.bench",
         "engine.studio",
         "engine.evaluate",
     ),
     "torchvision": (),
     "librosa": ("engine.studio", "engine.evaluate"),
     "openvino": (
-        "engine.lipsync.builtin", "engine.lipsync.openvino_runtime", "engine.avatar.face_models", "engine.studio",
-        "engine.evaluate",
+        "engine.lipsync.openvino_runtime", "engine.lipsync.wav2lip.export", "engine.lipsync.wav2lip.quantise",
+        "engine.restore.openvino_runtime", "engine.restore.export", "engine.avatar.face_models", "engine.studio",
+        "engine.bench", "engine.evaluate",
     ),
     "espeakng_loader": ("engine.conversation.tts.espeak", "engine.studio"),
     "soxr": ("engine.audio", "engine.studio", "engine.evaluate"),
     "cv2": (
         "engine.compose", "engine.avatar", "engine.lipsync", "engine.restore", "engine.studio", "engine.evaluate",
-        "engine.__main__", "engine.cli", "server",
+        "engine.__main__", "engine.cli", "engine.bench", "server",
     ),
     "av": (
         "engine.audio", "engine.avatar", "engine.picture", "engine.recorder", "engine.studio", "engine.evaluate",
-        "engine.__main__", "engine.cli", "server",
+        "engine.__main__", "engine.cli", "engine.bench", "server",
     ),
     "aiortc": (
         "server.signaling", "server.peer", "server.tracks", "server.encoder", "server.microphone", "server.outputs",

@@ -14,6 +14,7 @@ from engine.compose import paste
 from engine.errors import BackendFailed, Busy, Closed
 from engine.lipsync.base import LipJob, PreparedAvatar
 from engine.renderer import PictureJob, Rendered, Renderer, render_now
+from engine.renderer.batches import Batches
 from engine.types import REST_MOUTH
 from tests.fakes import FakeLipSync, FakePrepared, mouth_height, tiny_avatar, tiny_clip
 
@@ -111,7 +112,7 @@ async def test_late_picture_is_given_up_for_a_later_one_of_its_session_only(
 async def test_full_queue_refuses_until_withdrawn_jobs_make_room(
     renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.renderer.QUEUE_LIMIT", 2)
+    monkeypatch.setattr("engine.renderer.pool.QUEUE_LIMIT", 2)
     lipsync.gate = threading.Event()
     renderer.submit(job(avatar), 0.0)
     await lipsync.first_begun()
@@ -221,7 +222,7 @@ async def test_close_drops_what_waits_finishes_what_began_and_is_idempotent(
 async def test_close_does_not_wait_for_ever(
     avatar: Avatar, lipsync: FakeLipSync, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("engine.renderer.CLOSE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("engine.renderer.pool.CLOSE_TIMEOUT_S", 0.05)
     lipsync.gate = threading.Event()
     renderer = Renderer(lipsync)
     rendering = renderer.submit(job(avatar), 0.0)
@@ -237,3 +238,65 @@ async def test_renderer_counts_what_it_does(renderer: Renderer, avatar: Avatar) 
     await render(renderer, job(avatar))
     value = renderer.metrics.registry.get_sample_value
     assert value("visavis_render_ms_count") == 1 and value("visavis_render_wait_ms_count") == 1
+
+
+class BatchingLipSync(FakeLipSync):
+    """A model that gains from up to eight pictures at a time."""
+
+    batch_limit = 8
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.sizes: list[int] = []
+        self.warm: list[int] = []
+
+    def predict(self, jobs):
+        self.sizes.append(len(jobs))
+        return super().predict(jobs)
+
+    def warmup(self, batch_sizes) -> None:
+        self.warm = list(batch_sizes)
+
+
+async def test_model_that_gains_from_batches_gets_the_waiting_pictures_of_all_sessions(avatar: Avatar) -> None:
+    lipsync = BatchingLipSync(gate=threading.Event())
+    renderer = Renderer(lipsync)
+    await renderer.warmup()
+    far_s = time.monotonic() + 100
+    first = renderer.submit(job(avatar), far_s)
+    await lipsync.first_begun()
+    waiting = [renderer.submit(job(avatar, number), far_s + number, str(number)) for number in range(11)]
+    lipsync.gate.set()
+    rendered = await asyncio.gather(first.result, *(rendering.result for rendering in waiting))
+    await renderer.aclose()
+    assert lipsync.sizes == [1, 8, 3] and lipsync.warm == [1, 2, 4, 8]
+    for number, picture in enumerate(rendered[1:]):
+        assert np.array_equal(picture.image, render_now(lipsync, job(avatar, number)).image)
+
+
+async def test_failing_picture_costs_none_of_those_in_its_batch(avatar: Avatar) -> None:
+    class Picky(BatchingLipSync):
+        def predict(self, jobs):
+            if any(job.frame_index == 2 for job in jobs):
+                raise RuntimeError("not this one")
+            return super().predict(jobs)
+
+    lipsync = Picky(gate=threading.Event())
+    renderer = Renderer(lipsync)
+    first = renderer.submit(job(avatar), time.monotonic() + 100)
+    await lipsync.first_begun()
+    waiting = [renderer.submit(job(avatar, number), time.monotonic() + 100).result for number in range(4)]
+    lipsync.gate.set()
+    await first.result
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    await renderer.aclose()
+    assert [isinstance(result, BackendFailed) for result in results] == [False, False, True, False]
+
+
+def test_batches_get_smaller_when_their_first_picture_would_be_late() -> None:
+    batches = Batches(16)
+    assert batches.count(0.0, 0.04) == 16, "what nobody measured is tried"
+    for count, seconds in ((16, 0.030), (7, 0.018), (4, 0.010)):
+        batches.drew(count, seconds)
+    assert [batches.count(0.0, due_s) for due_s in (0.040, 0.031, 0.015, 0.005)] == [16, 8, 4, 1]
+    assert Batches().count(0.0, 10.0) == 1

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preview-text", default=PREVIEW_TEXT, metavar="TEXT", help="what it says there")
     parser.add_argument("--force", action="store_true", help="replace an avatar of the same name")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no summary")
-    add_options(parser, ["avatars_dir", "lipsync", "precision", "voice", "voice_name", "voice_rate"])
+    add_options(parser, ["avatars_dir", "lipsync", "precision", "weights_dir", "voice", "voice_name", "voice_rate"])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,6 +125,6 @@ def _preview(path: Path, text: str, avatar: Avatar, config: Config) -> None:
     """Writes a video in which the avatar rests, speaks and rests again."""
     speech = asyncio.run(spoken(text, config))
     before, after = (np.zeros(round(seconds * PLAYOUT_RATE), np.int16) for seconds in (_IDLE_BEFORE_S, _IDLE_AFTER_S))
-    lipsync = registry.create_lipsync(config.lipsync, threads=1, precision=config.precision)
+    lipsync = registry.create_lipsync(config.lipsync, precision=config.precision, weights_dir=config.weights_dir)
     with Recorder(path, avatar.size) as recorder:
         write_all(recorder, render_offline(avatar, lipsync, np.concatenate([before, speech, after])))

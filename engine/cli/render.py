@@ -16,12 +16,14 @@ from tqdm import tqdm
 from engine import registry
 from engine.audio.decode import decode_audio
 from engine.audio.pcm import to_playout
-from engine.avatar.bundle import avatar_folder, default_avatar, list_avatars, load_avatar
+from engine.avatar.bundle import Avatar, avatar_folder, default_avatar, list_avatars, load_avatar
 from engine.config import Config, load_config
 from engine.config import add_arguments as add_options
 from engine.conversation.tts.base import is_speakable
 from engine.errors import AudioInvalid, BackendFailed, InvalidInput, NotFound, TextInvalid, VisavisError
+from engine.lipsync.base import LipSync
 from engine.offline import render_offline
+from engine.quality import MOST, OFF
 from engine.recorder import Recorder
 from engine.types import FPS, FRAME_SAMPLES, AvatarFrame
 
@@ -29,7 +31,8 @@ MAX_SOUND_S = 7200.0
 """Longest sound accepted; it is held in memory, 350 MB an hour. The limits of live sessions do not apply here."""
 MAX_TEXT_CHARS = 100_000
 
-_OPTIONS = ["avatar", "avatars_dir", "lipsync", "precision", "voice", "voice_name", "voice_rate"]
+_OPTIONS = ["avatar", "avatars_dir", "lipsync", "precision", "restorer", "weights_dir", "voice", "voice_name",
+            "voice_rate"]  # fmt: skip
 _ENCODER_LEAD_FRAMES = 8
 
 
@@ -41,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--text", help="speak this instead of a sound file")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="mp4 to write (default: SOUND.mp4, text.mp4)")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no summary")
+    parser.add_argument(
+        "--quality", type=int, choices=range(MOST + 1), default=OFF, metavar="0-5",
+        help="restore faces, 0 nothing to 5 the whole face in every picture; needs GFPGAN weights (default: 0)",
+    )
     add_options(parser, _OPTIONS)
 
 
@@ -61,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
     count = -(-samples.size // FRAME_SAMPLES)
     started_s = time.monotonic()
     with Recorder(output, avatar.size) as recorder:
-        lipsync = registry.create_lipsync(config.lipsync, threads=1, precision=config.precision)
-        frames = _drawn(render_offline(avatar, lipsync, samples))
+        lipsync = registry.create_lipsync(config.lipsync, precision=config.precision, weights_dir=config.weights_dir)
+        frames = _drawn(_frames(avatar, lipsync, samples, config, args))
         # tqdm shows nothing where standard error is no terminal.
         write_all(recorder, tqdm(frames, output.name, count, unit="frame", disable=True if args.quiet else None))
     if not args.quiet:
@@ -70,6 +77,29 @@ def run(args: argparse.Namespace) -> int:
         length_s = count / FPS
         print(f"{output}: {count} frames, {length_s:.2f} s, {length_s / took_s:.1f} x real time")
     return 0
+
+
+def _frames(
+    avatar: Avatar, lipsync: LipSync, samples: np.ndarray, config: Config, args: argparse.Namespace
+) -> Iterator[AvatarFrame]:
+    if args.quality == OFF:
+        return render_offline(avatar, lipsync, samples)
+    restorer = registry.create_restorer(config.restorer, weights_dir=config.weights_dir)
+    if restorer is None:
+        raise NotFound(
+            "restorer_not_found", "There is no face restorer: `python -m engine weights get gfpgan` gets weights of "
+            "one. --quality 0 needs none."
+        )  # fmt: skip
+    bar = tqdm(desc="restoring the avatar", total=avatar.picture_count, unit="picture", leave=False,
+               disable=True if args.quiet else None)  # fmt: skip
+
+    def show(done: int, of: int) -> None:
+        bar.total = of
+        bar.update(done - bar.n)
+        if done >= of:
+            bar.close()
+
+    return render_offline(avatar, lipsync, samples, restorer=restorer, level=args.quality, progress=show)
 
 
 def _drawn(frames: Iterable[AvatarFrame]) -> Iterator[AvatarFrame]:

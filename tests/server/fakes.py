@@ -16,6 +16,7 @@ from engine.clock import FrameClock
 from engine.config import Config
 from engine.errors import AudioInvalid, Busy, Closed, NotFound, TextInvalid
 from engine.metrics import EngineMetrics
+from engine.quality import Quality, QualityState
 from engine.types import FRAME_SAMPLES, PLAYOUT_RATE, AvatarFrame, Event, Playback
 from server.stage import Poster
 
@@ -66,6 +67,8 @@ class FakeSession:
         self.streams: list[FakeStream] = []
         self.mirror = False
         self.listening = False
+        self.asked: Quality = "auto"
+        self.encoded_s: list[float] = []
         self.actions: list[str] = []
         self.interrupts = 0
         self.busy = False
@@ -107,6 +110,17 @@ class FakeSession:
         if name != "nod":
             raise NotFound("action_unknown", "This avatar has no such action; it has: nod.")
         self.actions.append(name)
+
+    def set_quality(self, quality: Quality) -> None:
+        self.asked = quality
+        self.publish(Event("quality", self.quality.to_dict()))
+
+    @property
+    def quality(self) -> QualityState:
+        return QualityState(self.asked, 0 if self.asked == "auto" else self.asked, "asked")
+
+    def encoded(self, seconds: float) -> None:
+        self.encoded_s.append(seconds)
 
     def stop_action(self) -> None:
         self.actions.append("")
@@ -170,6 +184,7 @@ class FakeStage:
         self.sessions: list[FakeSession] = []
         self.fail_with: Exception | None = None
         self.closed = False
+        self.restores = True
         self._files = ThreadPoolExecutor(1)
 
     async def on_file_thread(self, work: Callable[[], T]) -> T:
@@ -181,10 +196,11 @@ class FakeStage:
             raise NotFound("avatar_unknown", "There is no such avatar.")
         return name
 
-    async def create_session(self, name: str) -> FakeSession:
+    async def create_session(self, name: str, quality: Quality | None = None) -> FakeSession:
         if self.fail_with is not None:
             raise self.fail_with
         self.sessions.append(FakeSession(self.config.max_text_chars))
+        self.sessions[-1].asked = self.config.quality if quality is None else quality
         return self.sessions[-1]
 
     async def poster(self, name: str) -> Poster:

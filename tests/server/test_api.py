@@ -210,6 +210,28 @@ async def test_listening_is_switched(server, session):
     assert await error_of(response) == (422, "invalid_request")
 
 
+async def test_an_offer_may_ask_for_a_quality(server):
+    async with Browser() as browser:
+        offer = await browser.offer()
+        await server.client.post("/offer", json={**offer, "quality": 4})
+        assert server.session.asked == 4
+        await server.client.post("/offer", json=offer)
+        assert server.session.asked == "auto", "the option's value"
+        for wrong in (6, -1, "3", "high", True, 2.5):
+            response = await server.client.post("/offer", json={**offer, "quality": wrong})
+            assert await error_of(response) == (422, "invalid_request"), wrong
+    await server.end()
+
+
+async def test_quality_is_asked_for_and_told(server, session):
+    response = await server.client.post(f"/sessions/{session}/quality", json={"quality": 2})
+    assert (response.status, await response.json()) == (200, {"asked": 2, "level": 2, "reason": "asked"})
+    response = await server.client.get(f"/sessions/{session}/quality")
+    assert await response.json() == {"asked": 2, "level": 2, "reason": "asked"}
+    response = await server.client.post(f"/sessions/{session}/quality", json={"quality": "best"})
+    assert await error_of(response) == (422, "invalid_request") and server.session.asked == 2
+
+
 async def test_an_action_is_played_and_ended(server, session):
     response = await server.client.post(f"/sessions/{session}/actions", json={"name": "nod"})
     assert (response.status, await response.json()) == (202, {"name": "nod"})
@@ -319,7 +341,8 @@ async def test_nothing_of_an_upload_stays_on_disk(server, session, tmp_path, mon
 # ---- requests of the wrong shape
 
 
-JSON_ROUTES = ["/offer", "/sessions/{}/say", "/sessions/{}/mirror", "/sessions/{}/listening", "/sessions/{}/actions"]
+JSON_ROUTES = ["/offer", "/sessions/{}/say", "/sessions/{}/mirror", "/sessions/{}/listening", "/sessions/{}/actions",
+               "/sessions/{}/quality"]
 
 
 @pytest.mark.parametrize("route", JSON_ROUTES)
@@ -376,7 +399,7 @@ async def test_an_unknown_method_is_told_which_are_known(server, method, path, a
     assert allowed in response.headers["Allow"]
 
 
-@pytest.mark.parametrize("action", ["say", "audio", "interrupt", "mirror", "listening", "actions", "close"])
+@pytest.mark.parametrize("action", ["say", "audio", "interrupt", "mirror", "listening", "actions", "quality", "close"])
 async def test_an_unknown_session_is_not_found(server, action):
     response = await server.client.post(f"/sessions/nope/{action}", json={"text": "a", "on": True, "name": "nod"})
     assert await error_of(response) == (404, "session_not_found")

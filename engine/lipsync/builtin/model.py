@@ -24,10 +24,10 @@ from engine.errors import BackendFailed
 from engine.lipsync.base import FacePatch, LipJob
 from engine.lipsync.builtin.crop import CROP_SIZE, colour_gains, eye_mouth_distance, mouth_boxes
 from engine.lipsync.builtin.mouth_inside import MouthInside, Place, place_of
-from engine.lipsync.builtin.network import Network, Precision
 from engine.lipsync.builtin.rounding import rounded
 from engine.lipsync.builtin.teeth_fit import PROBE, lip_edges, usual_edges
 from engine.lipsync.builtin.warp import cut, feather_mask, speak
+from engine.lipsync.openvino_runtime import Network, Precision
 from engine.types import MOUTH_SHAPES
 
 if TYPE_CHECKING:

@@ -1,14 +1,17 @@
-"""Owns the lip-sync model: predicts and pastes pictures for all sessions on threads of its own.
+"""Owns the models: draws and restores the pictures of all sessions on threads of its own.
 
 Place in the flow: producer -> PictureJob -> Renderer -> picture with a speaking mouth, of a body that may be in motion.
 
-On a CPU batching gains next to nothing, so every thread renders one picture at a time, single-threaded.
+On a CPU batching gains next to nothing, so every thread renders one picture at a time, single-threaded. A model that
+gains from batches says so by an attribute ``batch_limit``: then a thread takes that many pictures at once, of whichever
+sessions, the most urgent ones first.
 
 Invariants:
     * the earliest deadline is served first, whichever session it belongs to; a picture that would be late is given up
       when its session waits for a later one, so a slow machine shows fewer pictures, but those in sync;
     * the queue is bounded: when full, a new job is refused with Busy and the session holds its picture;
     * a job withdrawn or cancelled before it began costs nothing;
+    * restoring never makes a picture late: before it begins, the picture is there unrestored, as ``Rendering.draft``;
     * results are delivered on the event loop that submitted the job.
 """
 
@@ -22,19 +25,17 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
-import numpy as np
-
-from engine.avatar.body import Pose
 from engine.avatar.bundle import Avatar
-from engine.avatar.head_move import cross_fade, lean
 from engine.avatar.tracks import tracks_of
-from engine.compose import paste
 from engine.errors import BackendFailed, Busy, Closed, VisavisError
-from engine.lipsync.base import LipJob, LipSync, PreparedAvatar
+from engine.lipsync.base import LipSync, PreparedAvatar
 from engine.metrics import EngineMetrics
-from engine.types import REST_MOUTH
+from engine.renderer.batches import Batches
+from engine.renderer.delivery import deliver
+from engine.renderer.draw import Drawn, PictureJob, Rendered, draw_all, finish
+from engine.renderer.restoring import Restoring, SessionRestoring
+from engine.restore.base import FaceRestorer
 
 QUEUE_LIMIT = 256
 """Jobs that may wait: three for each of some eighty sessions, far beyond what could meet its deadline."""
@@ -45,58 +46,6 @@ CLOSE_TIMEOUT_S = 3.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A finished picture.
-
-    Attributes:
-        image: (H, W, 3) uint8 BGR.
-        mouth: (len(MOUTH_SHAPES),) float32 weights, or None when the model does not tell.
-    """
-
-    image: np.ndarray
-    mouth: np.ndarray | None
-
-
-@dataclass(frozen=True, slots=True)
-class PictureJob:
-    """A picture to draw.
-
-    Attributes:
-        prepared: the avatar, prepared by the model.
-        pose: what the body does.
-        mel: (80, columns) float32 in [-4, 4], what the mouth says; None leaves it as it is.
-        strength: how far the mouth follows, in (0, 1].
-    """
-
-    prepared: PreparedAvatar
-    pose: Pose
-    mel: np.ndarray | None
-    strength: float = 1.0
-
-
-def render_now(lipsync: LipSync, job: PictureJob) -> Rendered:
-    """Draws one picture on the calling thread; what live and offline rendering share.
-
-    A body between two tracks is drawn on both, mouth and all, and then faded, so speech is never seen through itself.
-    """
-    pose, avatar = job.pose, job.prepared.avatar
-    indices = [pose.index] if pose.other is None else [pose.index, pose.other]
-    images = [avatar.picture(index) for index in indices]
-    mouth: np.ndarray | None = REST_MOUTH
-    if job.mel is not None:
-        patches = lipsync.predict([LipJob(job.prepared, index, job.mel, job.strength) for index in indices])
-        images = [paste(image, patch) for image, patch in zip(images, patches, strict=True)]
-        mouth = patches[0].mouth
-    image = images[0]
-    if pose.other is not None:
-        one, other = (avatar.landmarks_of(index) for index in indices)
-        image = cross_fade(images[0], one, images[1], other, pose.weight)
-    if pose.lean:
-        image = lean(image, avatar.landmarks.mean(0), pose.lean)
-    return Rendered(image, mouth)
-
-
 class Rendering:
     """A picture on its way.
 
@@ -104,14 +53,27 @@ class Rendering:
         job: what to render.
         owner: whose later pictures this one may be given up for.
         result: done with a Rendered or a BackendFailed; cancelled when withdrawn or given up.
+        deadline_s: when it is needed, monotonic seconds.
+        session: with what it is restored; None leaves it unrestored.
+        draft: the picture without restoring, from when it is drawn; for whoever cannot wait.
     """
 
-    __slots__ = ("_begun", "_lock", "_submitted_s", "job", "owner", "result")
+    __slots__ = ("_begun", "_lock", "_submitted_s", "deadline_s", "draft", "job", "owner", "result", "session")
 
-    def __init__(self, job: PictureJob, result: asyncio.Future[Rendered], owner: object = None) -> None:
+    def __init__(
+        self,
+        job: PictureJob,
+        result: asyncio.Future[Rendered],
+        owner: object = None,
+        deadline_s: float = 0.0,
+        session: SessionRestoring | None = None,
+    ) -> None:
         self.job = job
         self.result = result
         self.owner = owner
+        self.deadline_s = deadline_s
+        self.session = session
+        self.draft: Rendered | None = None
         self._begun = False
         self._lock = threading.Lock()
         self._submitted_s = time.monotonic()
@@ -149,19 +111,32 @@ class Renderer:
     Args:
         lipsync: the model; its ``predict`` is called from all threads at once.
         threads: pictures rendered at a time.
+        restorer: improves faces; None leaves all pictures as they are.
         metrics: where to count; a registry of its own when None.
+
+    Attributes:
+        restoring: the restorer and its governor; None without one.
     """
 
-    def __init__(self, lipsync: LipSync, threads: int = 1, *, metrics: EngineMetrics | None = None) -> None:
+    def __init__(
+        self,
+        lipsync: LipSync,
+        threads: int = 1,
+        *,
+        restorer: FaceRestorer | None = None,
+        metrics: EngineMetrics | None = None,
+    ) -> None:
         if threads < 1:
             raise ValueError("a renderer needs at least one thread")
         self.lipsync = lipsync
         self.metrics = metrics if metrics is not None else EngineMetrics()
+        self.restoring = Restoring(restorer, lipsync, threads, self.metrics) if restorer is not None else None
         self._queue: list[tuple[float, int, Rendering]] = []
         self._order = itertools.count()
         self._condition = threading.Condition()
         self._closing = False
         self._typical_s = 0.0
+        self._batches = Batches(getattr(lipsync, "batch_limit", 1))
         self._prepared: OrderedDict[int, asyncio.Future[PreparedAvatar]] = OrderedDict()
         # Preparing takes as long as many pictures, so it must not hold up a render thread.
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="visavis-prepare")
@@ -202,21 +177,26 @@ class Renderer:
 
     async def warmup(self) -> None:
         """Makes the first picture as fast as every other one."""
-        await asyncio.get_running_loop().run_in_executor(self._preparing, self.lipsync.warmup, [1])
+        most = self._batches.most
+        sizes = [1 << power for power in range(most.bit_length())]
+        await asyncio.get_running_loop().run_in_executor(self._preparing, self.lipsync.warmup, sizes)
 
-    def submit(self, job: PictureJob, deadline_s: float, owner: object = None) -> Rendering:
+    def submit(
+        self, job: PictureJob, deadline_s: float, owner: object = None, session: SessionRestoring | None = None
+    ) -> Rendering:
         """Queues a picture; must be called on a running event loop.
 
         Args:
             job: what to render.
             deadline_s: when it is needed, monotonic seconds.
             owner: when given, the picture is given up if it would be late and a later one of the same owner waits.
+            session: what ``restoring.open`` gave to the session that it is for; None leaves the picture unrestored.
 
         Raises:
             Busy: the queue is full.
             Closed: after ``aclose``.
         """
-        rendering = Rendering(job, asyncio.get_running_loop().create_future(), owner)
+        rendering = Rendering(job, asyncio.get_running_loop().create_future(), owner, deadline_s, session)
         with self._condition:
             if self._closing:
                 raise Closed("renderer_closed", "The renderer is closed.")
@@ -241,6 +221,8 @@ class Renderer:
             rendering.withdraw()
         self._preparing.shutdown(wait=False, cancel_futures=True)
         self._prepared.clear()
+        if self.restoring is not None:
+            self.restoring.close()
         if any(thread.is_alive() for thread in self._threads):
             await asyncio.get_running_loop().create_task(self._join(), name="renderer.join")
 
@@ -252,7 +234,7 @@ class Renderer:
             end_s = time.monotonic() + CLOSE_TIMEOUT_S
             for thread in self._threads:
                 thread.join(max(0.0, end_s - time.monotonic()))
-            _deliver(loop, lambda: None if joined.done() else joined.set_result(None))
+            deliver(loop, lambda: None if joined.done() else joined.set_result(None))
 
         threading.Thread(target=join, name="visavis-render-join", daemon=True).start()
         await joined
@@ -264,7 +246,10 @@ class Renderer:
         try:
             # What the body needs is looked for here, too: it would hold up the loop that starts the session.
             tracks_of(avatar)
-            return self.lipsync.prepare(avatar)
+            prepared = self.lipsync.prepare(avatar)
+            if self.restoring is not None:
+                self.restoring.calibrate(avatar)
+            return prepared
         except VisavisError:
             raise
         except Exception as error:
@@ -278,46 +263,86 @@ class Renderer:
                     self._condition.wait()
                 if self._closing:
                     return
-                deadline_s, _, rendering = heapq.heappop(self._queue)
+                begun, given_up = self._take()
                 self.metrics.render_queue.set(len(self._queue))
-                late = time.monotonic() + self._typical_s > deadline_s
-                given_up = late and self._waits_for_later(rendering.owner)
-            if not rendering.begin():
-                continue
-            if given_up:
-                _deliver(rendering.result.get_loop(), rendering.result.cancel)
-                continue
-            self.metrics.render_wait_ms.observe(rendering.waited_ms)
-            self._render(rendering)
+            for rendering in given_up:
+                deliver(rendering.result.get_loop(), rendering.result.cancel)
+            for rendering in begun:
+                self.metrics.render_wait_ms.observe(rendering.waited_ms)
+            if begun:
+                self._render(begun)
+
+    def _take(self) -> tuple[list[Rendering], list[Rendering]]:
+        """Takes the most urgent pictures out of the queue: those to draw now, begun, and those that are given up."""
+        begun: list[Rendering] = []
+        given_up: list[Rendering] = []
+        now_s = time.monotonic()
+        count = self._batches.count(now_s, self._queue[0][0])
+        while self._queue and len(begun) < count:
+            deadline_s, _, rendering = heapq.heappop(self._queue)
+            late = now_s + self._typical_s > deadline_s
+            hopeless = late and self._waits_for_later(rendering.owner)
+            if rendering.begin():
+                (given_up if hopeless else begun).append(rendering)
+        return begun, given_up
 
     def _waits_for_later(self, owner: object) -> bool:
         return owner is not None and any(
             other.owner is owner and not other.result.cancelled() for _, _, other in self._queue
         )
 
-    def _render(self, rendering: Rendering) -> None:
+    def _render(self, renderings: list[Rendering]) -> None:
         started_s = time.monotonic()
-        result = rendering.result
         try:
-            rendered = render_now(self.lipsync, rendering.job)
+            drawn = draw_all(self.lipsync, [rendering.job for rendering in renderings], self._observe)
+            finished = [
+                finish(rendering.job, picture) for rendering, picture in zip(renderings, drawn, strict=True)
+            ]
         except Exception as error:
-            _log.exception("rendering a picture failed")
-            self.metrics.failures("render").inc()
-            failure = BackendFailed("render_failed", "The lip-sync model failed on a picture.")
-            failure.__cause__ = error
-            _deliver(result.get_loop(), lambda: None if result.done() else result.set_exception(failure))
+            if len(renderings) == 1:
+                self._fail(renderings[0].result, error)
+            else:
+                # One bad picture must not cost those that happened to be beside it.
+                for rendering in renderings:
+                    self._render([rendering])
             return
         took_s = time.monotonic() - started_s
-        self.metrics.render_ms.observe(took_s * 1000)
         with self._condition:
+            self._batches.drew(len(renderings), took_s)
             # Somewhat less than the mean: in doubt a picture is tried.
             self._typical_s += 0.1 * (0.8 * took_s - self._typical_s)
-        _deliver(result.get_loop(), lambda: None if result.done() else result.set_result(rendered))
+        for rendering, picture, rendered in zip(renderings, drawn, finished, strict=True):
+            self.metrics.render_ms.observe(took_s * 1000)
+            if self._restorable(rendering, picture):
+                rendering.draft = rendered
+        for rendering, picture, rendered in zip(renderings, drawn, finished, strict=True):
+            self._deliver(rendering.result, self._restore(rendering, picture, rendered))
 
+    def _fail(self, result: asyncio.Future[Rendered], error: Exception) -> None:
+        _log.error("rendering a picture failed", exc_info=error)
+        self.metrics.failures("render").inc()
+        failure = BackendFailed("render_failed", "The lip-sync model failed on a picture.")
+        failure.__cause__ = error
+        deliver(result.get_loop(), lambda: None if result.done() else result.set_exception(failure))
 
-def _deliver(loop: asyncio.AbstractEventLoop, callback) -> None:
-    try:
-        loop.call_soon_threadsafe(callback)
-    except RuntimeError:
-        # The loop closed while the thread worked; nobody is left to care.
-        _log.debug("a picture was finished after its event loop had closed")
+    @staticmethod
+    def _deliver(result: asyncio.Future[Rendered], rendered: Rendered) -> None:
+        deliver(result.get_loop(), lambda: None if result.done() else result.set_result(rendered))
+
+    def _observe(self, stage: str, seconds: float) -> None:
+        self.metrics.stage_ms(stage).observe(seconds * 1000)
+        if self.restoring is not None:
+            self.restoring.observe(stage, seconds)
+
+    def _restorable(self, rendering: Rendering, drawn: Drawn) -> bool:
+        return self.restoring is not None and rendering.session is not None and drawn.box is not None
+
+    def _restore(self, rendering: Rendering, drawn: Drawn, rendered: Rendered) -> Rendered:
+        """The picture as good as it may be now; as it was drawn when nothing is restored."""
+        session, job = rendering.session, rendering.job
+        if self.restoring is None or session is None or drawn.box is None:
+            return rendered
+        with self._condition:
+            waiting_s = [deadline_s for deadline_s, _, other in self._queue if not other.result.cancelled()]
+        image = self.restoring.restore(session, drawn, drawn.box, job.sequence, rendering.deadline_s, waiting_s)
+        return rendered if image is None else finish(job, drawn, image)

@@ -1,6 +1,6 @@
 """Runs an OpenVINO network from any number of threads at once.
 
-Place in the flow: model files beside this module -> ``Network`` -> ``model.BuiltinLipSync``.
+Place in the flow: model files of a lip-sync model -> ``Network`` -> its ``predict``.
 
 Invariants:
     * every calling thread has an infer request of its own, so calls never wait for each other's buffers;
@@ -24,6 +24,11 @@ Precision = Literal["f32", "bf16"]
 _MOST_STREAMS = 8
 
 
+def has_bf16() -> bool:
+    """True where the processor computes in bf16 itself; elsewhere it would be slower than f32."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class Network:
     """A compiled network."""
 
@@ -33,7 +38,8 @@ class Network:
         Args:
             path: the ``.xml`` file of an OpenVINO IR.
             threads: threads of one call.
-            precision: of the arithmetic; ``bf16`` is about twice as fast where the processor has it.
+            precision: of the arithmetic; ``bf16`` is about twice as fast where the processor has it. Layers that
+                were quantised to int8 stay so.
 
         Raises:
             BackendFailed: the files are missing, or the runtime cannot read them.
@@ -57,7 +63,7 @@ class Network:
         """Runs the network; the arrays returned belong to this thread and stay valid until its next call.
 
         Args:
-            inputs: float32, in the order of the network's inputs.
+            inputs: in the order and the types of the network's inputs.
         """
         request = getattr(self._local, "request", None)
         if request is None:

@@ -1,0 +1,407 @@
+"""Decides how much restoring every session gets, so that no picture is ever late for it.
+
+Place in the flow: what stages cost, when pictures are due -> Governor -> quality level of each picture -> renderer.
+
+A pure state machine: it reads no clock, starts nothing, and the same calls give the same answers. It governs restoring
+only; the order in which quality goes when time is short is: restoring, level by level; smaller batches where there are
+batches (``renderer.batches``); then the renderer gives up pictures that would be late, and the producer holds the one
+before.
+
+Going down. Before a picture is restored, ``admit`` compares what that costs with the time that is left once every
+waiting picture got its mouth in time. A picture it does not fit into goes out unrestored; after the third in a second
+the session steps down (``late``). And as soon as the sum of what all speaking sessions cost exceeds ``DOWN_LOAD``,
+those at the highest level step down together (``load``): the dearest first, and nobody before others of that level.
+
+Going up. A session steps up one level when it has been below what it wants for its patience and everybody at its level
+could do so within ``UP_LOAD``. What a level costs after seconds without it is not known, so before restoring begins
+again, one picture is restored for measurement beside the live path (``Admission.probe``). An attempt that fails doubles
+the patience, up to ``LONGEST_PATIENCE_S``; one that lasts brings it back.
+
+Invariants:
+    * a session is never above the level it wants, and never below 0;
+    * level changes of a session upwards lie at least its patience apart;
+    * a probe is only asked for when the best cost ever seen would fit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from engine.quality import AUTO, LIVE, OFF, RESTORED_AVATAR, Quality, QualityState, Reason
+from engine.types import FPS
+
+STAGES = ("window", "predict", "paste", "restore", "encode")
+"""What is measured, in the order in which a picture passes through."""
+DOWN_LOAD = 0.85
+"""Share of the time there is that pictures may take; beyond it, waiting grows without bound when costs vary."""
+UP_LOAD = 0.70
+"""What may be taken after a step up. The gap to ``DOWN_LOAD`` keeps a small change from being a step back."""
+MARGIN_S = 0.004
+"""Kept free before a deadline."""
+PATIENCE_S = 3.0
+LONGEST_PATIENCE_S = 60.0
+MISSES = 3
+"""Pictures that did not fit, within ``MISSES_WITHIN_S``, that make a session step down: one may have had bad luck."""
+MISSES_WITHIN_S = 1.0
+ACTIVE_S = 0.5
+"""A session that drew no mouth for so long takes no part in the load."""
+FRESH_S = 0.5
+"""A cost not measured for so long is not trusted."""
+RELAPSE_S = 10.0
+"""An attempt that ends sooner has failed."""
+
+# Weight of a new measurement in a running mean.
+_WEIGHT = 0.1
+# Level 2 restores every second picture.
+_DUTY = {LIVE: 0.5}
+# Pictures among which the second dearest tells what one costs: one that had bad luck is forgiven, two are a change.
+# At level 2, half of which cost next to nothing and sessions may alternate in step, it takes twice as many.
+_RECENT = 3
+
+
+@dataclass(slots=True)
+class LevelCost:
+    """What a full restoration at a level costs.
+
+    Attributes:
+        peak_s: as dear as one may be; follows a rise at once and forgets it over a second.
+        best_s: the least one ever cost.
+        at_s: time of the last measurement.
+        recent_s: the last measurements, seconds.
+    """
+
+    peak_s: float
+    best_s: float
+    at_s: float
+    recent_s: deque[float]
+
+    @property
+    def usual_s(self) -> float:
+        """What one is likely to cost."""
+        return sorted(self.recent_s)[-2:][0]
+
+    def fresh(self, now_s: float) -> bool:
+        """Whether it was measured lately."""
+        return now_s - self.at_s <= FRESH_S
+
+    def add(self, seconds: float, now_s: float) -> None:
+        """Takes another measurement."""
+        self.peak_s = max(seconds, self.peak_s + _WEIGHT * (seconds - self.peak_s))
+        self.recent_s.append(seconds)
+        self.at_s = now_s
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a picture may have.
+
+    Attributes:
+        level: to restore it at; below ``LIVE``, not at all.
+        probe: a level that somebody should measure beside the live path, and tell ``probed``; None mostly.
+    """
+
+    level: int
+    probe: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Seat:
+    """One session as the governor sees it; everybody else only reads it.
+
+    Attributes:
+        asked: the quality it asked for.
+        wanted: the level it gets when nothing is short.
+        cap: the level it may have now.
+        ready: whether the avatar's restored pictures are there; None while nobody knows.
+        reason: why it is at its level.
+        on_change: called with this seat, its level before and its level now when its state changed, inside the call
+            that changed it.
+    """
+
+    asked: Quality
+    wanted: int
+    on_change: Callable[[Seat, int, int], None]
+    cap: int = 0
+    ready: bool | None = None
+    reason: Reason = "asked"
+    _told: QualityState | None = None
+    _patience_s: float = PATIENCE_S
+    _changed_s: float = 0.0
+    _raised_s: float | None = None
+    _active_s: float | None = None
+    _fits_since_s: float | None = None
+    _missed_s: deque[float] = field(default_factory=lambda: deque(maxlen=MISSES))
+    _probing: bool = False
+
+    @property
+    def level(self) -> int:
+        """What it gets, 0 to 5."""
+        level = min(self.wanted, self.cap)
+        return level if level >= LIVE or (level == RESTORED_AVATAR and self.ready) else OFF
+
+    @property
+    def state(self) -> QualityState:
+        """What can be told about it."""
+        reason = self.reason
+        if self.cap >= self.wanted:
+            reason = "auto" if self.asked == AUTO else "asked"
+            if self.level < self.wanted:
+                reason = "preparing" if self.ready is None else "failed"
+        return QualityState(self.asked, self.level, reason)
+
+
+class Governor:
+    """Governs the sessions of one renderer.
+
+    Args:
+        threads: pictures drawn at a time.
+        cores: CPU cores for everything together.
+        patience_s: how long a session stays at a level at least before it tries the next one up.
+    """
+
+    def __init__(self, threads: int = 1, cores: int = 1, patience_s: float = PATIENCE_S) -> None:
+        self.costs_s: dict[str, float | None] = dict.fromkeys(STAGES)
+        """Running mean of what one picture costs by stage, seconds; None before the first. ``restore`` is that of all
+        levels."""
+        self._threads = threads
+        self._cores = max(cores, threads)
+        self._patience_s = patience_s
+        self._seats: list[Seat] = []
+        self._levels: dict[int, LevelCost] = {}
+
+    # Sessions -----------------------------------------------------------------------------------------------------
+
+    def enrol(self, asked: Quality, wanted: int, on_change: Callable[[Seat, int, int], None], now_s: float) -> Seat:
+        """A new session. Its first state is told by its ``state``, not by ``on_change``."""
+        seat = Seat(asked, wanted, on_change, cap=wanted, _patience_s=self._patience_s, _changed_s=now_s)
+        # Whoever comes while others do without, does without, too.
+        short = [other.cap for other in self._active(now_s) if other.cap < other.wanted and other.reason != "failed"]
+        if short and min(short) < wanted:
+            seat.cap, seat.reason = min(short), "load"
+        seat._told = seat.state
+        self._seats.append(seat)
+        return seat
+
+    def leave(self, seat: Seat) -> bool:
+        """A session has ended; False when it had before."""
+        if seat not in self._seats:
+            return False
+        self._seats.remove(seat)
+        return True
+
+    def ask(self, seat: Seat, asked: Quality, wanted: int, now_s: float) -> None:
+        """A session wants something else from now on; what was learned about its patience is forgotten."""
+        if wanted == seat.wanted:
+            # Asking again for the same does not get it.
+            seat.asked = asked
+            self._tell(seat)
+            return
+        seat.asked, seat.wanted, seat.cap, seat.reason = asked, wanted, wanted, "asked"
+        seat._patience_s, seat._changed_s, seat._raised_s = self._patience_s, now_s, None
+        seat._missed_s.clear()
+        self._tell(seat)
+
+    def prepared(self, seat: Seat, ready: bool) -> None:
+        """The avatar's restored pictures are there, or (False) will not be."""
+        seat.ready = ready
+        self._tell(seat)
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """All sessions."""
+        return tuple(self._seats)
+
+    # Measuring ----------------------------------------------------------------------------------------------------
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """What a stage cost for one picture; for ``restore``, tell ``restored``."""
+        mean_s = self.costs_s[stage]
+        self.costs_s[stage] = seconds if mean_s is None else mean_s + _WEIGHT * (seconds - mean_s)
+
+    def learn(self, seconds: float, now_s: float) -> None:
+        """What restoring one picture costs, measured before anybody is waiting for one."""
+        self._learn(LIVE, seconds, now_s)
+        self._learn(LIVE + 1, seconds, now_s)
+
+    def restored(self, seat: Seat, level: int, seconds: float, now_s: float) -> None:
+        """A picture of a session was restored."""
+        self.observe("restore", seconds)
+        cost = self._levels.get(level)
+        if cost is not None and cost.fresh(now_s):
+            cost.add(seconds, now_s)
+            if level not in _DUTY:
+                cost.best_s = min(seconds, cost.best_s)
+        else:
+            self._learn(level, seconds, now_s)
+        self._relieve(now_s)
+
+    def probed(self, seat: Seat, level: int, seconds: float | None, now_s: float) -> None:
+        """What a probe found; None when there was none after all. The session steps up if it fits."""
+        seat._probing = False
+        if seconds is not None:
+            self._learn(level, seconds, now_s)
+            if self._load_if_raised(seat, now_s) <= UP_LOAD:
+                self._raise(seat, now_s)
+                return
+        seat._patience_s = min(LONGEST_PATIENCE_S, 2 * seat._patience_s)
+        seat._changed_s = now_s
+
+    def missed(self, seat: Seat, now_s: float) -> None:
+        """A picture of a session did not fit, or its restoring came too late."""
+        if seat.level < LIVE:
+            return
+        seat._missed_s.append(now_s)
+        if len(seat._missed_s) == MISSES and now_s - seat._missed_s[0] <= MISSES_WITHIN_S:
+            self._lower(seat, self._affordable(seat, now_s), "late", now_s)
+
+    def failed(self, seat: Seat, now_s: float) -> None:
+        """Restoring a picture of a session failed; it is tried again after a while."""
+        self._lower(seat, RESTORED_AVATAR, "failed", now_s)
+
+    def _learn(self, level: int, seconds: float, now_s: float) -> None:
+        """A full restoration at a level, taken as what it costs from now on."""
+        known = self._levels.get(level)
+        best_s = min(seconds, known.best_s) if known is not None else seconds
+        recent_s = deque([seconds], maxlen=round(_RECENT / _DUTY.get(level, 1.0)))
+        self._levels[level] = LevelCost(seconds, best_s, now_s, recent_s)
+
+    # Deciding -----------------------------------------------------------------------------------------------------
+
+    def admit(self, seat: Seat, now_s: float, due_s: float, waiting_s: Iterable[float] = ()) -> Admission:
+        """What may be done for a picture that has just got its mouth.
+
+        Args:
+            seat: whose picture.
+            now_s: monotonic time, seconds.
+            due_s: when the picture is due.
+            waiting_s: when every picture is due that waits to be drawn; any order.
+        """
+        began = seat._active_s is None or now_s - seat._active_s > ACTIVE_S
+        seat._active_s = now_s
+        if began:
+            # What it does to the others is known before it happens.
+            self._relieve(now_s)
+        probe = self._step_up(seat, now_s)
+        if seat.level < LIVE:
+            return Admission(seat.level, probe)
+        if now_s + self._peak_s(seat.level, now_s) > self._free_until_s(due_s, waiting_s):
+            self.missed(seat, now_s)
+            return Admission(OFF, probe)
+        return Admission(seat.level, probe)
+
+    def fast(self) -> bool:
+        """Whether restoring is so fast that two sessions on a thread could have it, as learned; else it is for few."""
+        known = self._levels.get(LIVE + 1)
+        return known is not None and 2 * FPS * known.best_s <= UP_LOAD
+
+    def load(self, now_s: float) -> float:
+        """Share of the time there is that the speaking sessions take, as they are."""
+        return self._load({id(seat): seat.level for seat in self._seats}, now_s)
+
+    def _load(self, levels: dict[int, int], now_s: float) -> float:
+        cost_s = {stage: mean_s or 0.0 for stage, mean_s in self.costs_s.items()}
+        drawn_s = cost_s["predict"] + cost_s["paste"]
+        active = self._active(now_s)
+        renderer_s = sum(drawn_s + self._mean_s(levels[id(seat)], now_s) for seat in active)
+        machine_s = renderer_s + len(active) * cost_s["window"] + len(self._seats) * cost_s["encode"]
+        return FPS * max(renderer_s / self._threads, machine_s / self._cores)
+
+    def _relieve(self, now_s: float) -> None:
+        """Steps down until the load fits or nobody is restored while speaking."""
+        levels = {id(seat): seat.level for seat in self._seats}
+        while self._load(levels, now_s) > DOWN_LOAD:
+            live = [seat for seat in self._active(now_s) if levels[id(seat)] >= LIVE]
+            if not live:
+                break
+            highest = max(levels[id(seat)] for seat in live)
+            for seat in live:
+                if levels[id(seat)] == highest:
+                    levels[id(seat)] = highest - 1
+        for seat in self._seats:
+            if levels[id(seat)] < seat.level:
+                self._lower(seat, levels[id(seat)], "load", now_s)
+
+    def _affordable(self, seat: Seat, now_s: float) -> int:
+        """The next level down that costs less in its dearest picture than the present one."""
+        level, peak_s = seat.level - 1, self._peak_s(seat.level, now_s)
+        while level >= LIVE and self._peak_s(level, now_s) >= peak_s:
+            level -= 1
+        return level
+
+    def _active(self, now_s: float) -> list[Seat]:
+        return [seat for seat in self._seats if seat._active_s is not None and now_s - seat._active_s <= ACTIVE_S]
+
+    def _free_until_s(self, due_s: float, waiting_s: Iterable[float]) -> float:
+        """Until when a thread may restore a picture: then all that wait still get their mouths in time."""
+        drawn_s = ((self.costs_s["predict"] or 0.0) + (self.costs_s["paste"] or 0.0)) / self._threads
+        begun_s = [waiting - at * drawn_s for at, waiting in enumerate(sorted(waiting_s), 1)]
+        return min([due_s, *begun_s]) - MARGIN_S
+
+    def _step_up(self, seat: Seat, now_s: float) -> int | None:
+        """Raises a session whose time has come; or returns what must be measured before that."""
+        if seat.cap >= seat.wanted or seat._probing:
+            seat._fits_since_s = None
+            return None
+        if seat._raised_s is not None and now_s - seat._raised_s > RELAPSE_S:
+            seat._patience_s = self._patience_s
+        level = seat.cap + 1
+        known = self._levels.get(level)
+        measured = level < LIVE or known is None or seat.level >= LIVE or known.fresh(now_s)
+        if measured and self._load_if_raised(seat, now_s) > UP_LOAD:
+            seat._fits_since_s = None
+            return None
+        if seat._fits_since_s is None:
+            seat._fits_since_s = now_s
+        if now_s - max(seat._changed_s, seat._fits_since_s) < seat._patience_s:
+            return None
+        if measured:
+            self._raise(seat, now_s)
+            return None
+        assert known is not None
+        if FPS * known.best_s * _DUTY.get(level, 1.0) / self._threads > UP_LOAD:
+            return None  # more than this machine can, however idle
+        seat._probing = True
+        return level
+
+    def _load_if_raised(self, seat: Seat, now_s: float) -> float:
+        """The load when all sessions at this one's level that want more step up with it."""
+        levels = {
+            id(other): other.cap + 1 if other.cap == seat.cap < other.wanted else other.level for other in self._seats
+        }
+        return self._load(levels, now_s)
+
+    def _known(self, level: int, now_s: float) -> LevelCost | None:
+        """What tells most about the cost of a level: its own when fresh, else that of the nearest one that is."""
+        fresh = [known for known, cost in self._levels.items() if cost.fresh(now_s)]
+        among = fresh or [known for known in self._levels if known == level] or list(self._levels)
+        return self._levels[min(among, key=lambda known: (abs(known - level), known))] if among else None
+
+    def _peak_s(self, level: int, now_s: float) -> float:
+        known = self._known(level, now_s)
+        return known.peak_s if known is not None and level >= LIVE else 0.0
+
+    def _mean_s(self, level: int, now_s: float) -> float:
+        known = self._known(level, now_s)
+        return known.usual_s * _DUTY.get(level, 1.0) if known is not None and level >= LIVE else 0.0
+
+    # Changing -----------------------------------------------------------------------------------------------------
+
+    def _lower(self, seat: Seat, level: int, reason: Reason, now_s: float) -> None:
+        relapsed = seat._raised_s is not None and now_s - seat._raised_s <= RELAPSE_S
+        seat._patience_s = min(LONGEST_PATIENCE_S, 2 * seat._patience_s) if relapsed else self._patience_s
+        seat.cap, seat.reason, seat._changed_s, seat._raised_s = max(OFF, level), reason, now_s, None
+        seat._missed_s.clear()
+        self._tell(seat)
+
+    def _raise(self, seat: Seat, now_s: float) -> None:
+        seat.cap, seat.reason, seat._changed_s, seat._raised_s = seat.cap + 1, "recovered", now_s, now_s
+        seat._fits_since_s = None
+        self._tell(seat)
+
+    def _tell(self, seat: Seat) -> None:
+        state = seat.state
+        if state != seat._told:
+            before, seat._told = seat._told, state
+            seat.on_change(seat, before.level if before is not None else state.level, state.level)

@@ -1,0 +1,1 @@
+"""Checkpoints of known networks: fetched, recognised, converted and kept in a folder of their own."""
