@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench-live evaluate clean
+.PHONY: help run test lint bench-live bench-models evaluate clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -26,6 +26,11 @@ lint: $(VENV)/.installed-dev  ## style and types
 bench-live: $(VENV)/.installed-dev  ## measure a live session in Chromium; writes .bench/live.json
 	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1
 	@$(BIN)/python -m tests.benchmarks.live $(ARGS)
+
+# Quantising needs a package that nothing else does; without it int8 is left out, and said to be.
+bench-models: $(VENV)/.installed-dev  ## measure Wav2Lip 96 in every way this machine can compute it; writes .bench/models.json
+	@$(BIN)/python -c 'import nncf' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check nncf==3.4.0 || true
+	@$(BIN)/python -m tests.benchmarks.models $(ARGS)
 
 # Recorded talkers and photographs lie beside the repository where there are any; DATA= names another folder.
 DATA ?= $(wildcard ../shared/data)
@@ -47,11 +52,13 @@ $(VENV)/bin/python:
 	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null 2>&1 && $(PYTHON) -m venv $(VENV); } || \
 	  { rm -rf $(VENV); echo "This Python comes without its venv module. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 
-$(VENV)/.installed: requirements.txt engine/avatar/requirements.txt | $(VENV)/bin/python
+$(VENV)/.installed: requirements.txt engine/avatar/requirements.txt engine/conversation/requirements.txt | $(VENV)/bin/python
 	@echo "Installing the packages of requirements.txt (once: about 2 GB, a few minutes) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r engine/avatar/requirements.txt || \
 	  echo "The face models could not be installed (they come for Python 3.11 and 3.12): 'avatar create' will not work."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r engine/conversation/requirements.txt || \
+	  echo "The network that hears speech could not be installed: the avatar can be typed to, not talked to."
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed

@@ -24,7 +24,7 @@ _COMMANDS = {
     "weights": ("engine.cli.weights", "recognise, fetch and export checkpoints of Wav2Lip and GFPGAN"),
     "evaluate": ("engine.evaluate.cli", "measure how well lips follow speech"),
     "studio": ("engine.cli.studio", "make avatars, training data and networks"),
-    "bench": ("engine.cli.bench", "measure what every stage of the engine costs"),
+    "bench": ("engine.cli.bench", "measure how fast lip-sync models are on this machine"),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import pytest
 from engine import registry
 from engine.__main__ import main
 from engine.audio.decode import decode_audio
-from engine.cli.bench import STAGES
 from engine.conversation.tts.base import SpeechPiece
 from engine.offline import render_offline
 from engine.types import FRAME_SAMPLES
@@ -171,13 +169,6 @@ def test_avatars_are_listed_and_checked(avatars_dir, tmp_path, capsys):
     (broken / "avatar.toml").write_text("title = 1")
     assert main(["avatar", "check", "--avatars-dir", str(tmp_path / "mine")]) == 2
     assert "broken: " in capsys.readouterr().out
-
-
-def test_bench_tells_the_cost_of_every_stage(avatars_dir, capsys):
-    assert main(["bench", "--frames", "5", "--json", "--avatars-dir", str(avatars_dir)]) == 0
-    assert sorted(json.loads(capsys.readouterr().out)) == sorted(f"{stage}_cpu_ms" for stage in STAGES)
-    assert main(["bench", "--frames", "5", "--avatars-dir", str(avatars_dir)]) == 0
-    assert "x real time" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

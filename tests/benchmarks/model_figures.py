@@ -1,6 +1,6 @@
 """The built-in model's size and cost, and how well its mouth follows speech, by the engine's own commands.
 
-Place in the flow: engine.evaluate and engine.cli.bench -> figures under ``model`` in live.json.
+Place in the flow: engine.evaluate and engine.bench.stages -> figures under ``model`` in live.json.
 
 Invariants: nothing is judged here a second time; the names say what was compared with what.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from engine import registry
 from engine.avatar.bundle import avatar_folder, load_avatar
-from engine.cli import bench
+from engine.bench import stages
 from engine.cli.render import first_avatar
 from engine.config import load_config
 from engine.evaluate.hearing import BUILTIN
@@ -34,7 +34,7 @@ def measure(clips: int) -> dict[str, Any]:
     config = load_config(warn=lambda _text: None)
     avatar = load_avatar(avatar_folder(config.avatars_dir, config.avatar or first_avatar(config)))
     lipsync = registry.create_lipsync("builtin", threads=1, precision=config.precision)
-    costs_ms = bench.measure(avatar, lipsync, config, FRAMES)
+    costs_ms = stages.measure(avatar, lipsync, config, FRAMES)
     data = shared_folder() / "data"
     found = evaluate(BUILTIN, data if data.is_dir() else None, clips)
     figures: dict[str, Any] = {

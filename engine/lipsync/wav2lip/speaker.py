@@ -63,8 +63,8 @@ class OpenVinoSpeaker:
         Raises:
             BackendFailed: a file is missing or damaged.
         """
-        self._face = Network(folder / FACE_FILE, threads, precision)
-        self._speak = Network(speak or folder / SPEAK_FILE, threads, precision)
+        self._face = Network(folder / FACE_FILE, threads, precision, batch=1)
+        self._speak = Network(speak or folder / SPEAK_FILE, threads, precision, batch=1)
 
     def encode_face(self, face: np.ndarray) -> Features:
         """See ``Speaker``: float16 arrays."""
