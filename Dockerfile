@@ -21,6 +21,10 @@ RUN if [ "$ACCELERATOR" = "cuda" ]; then cp requirements.txt wanted.txt; \
 COPY engine/avatar/requirements.txt faces.txt
 RUN pip install --no-deps -r faces.txt && rm faces.txt
 
+# The network that hears whether somebody speaks; alone, because its wheel names torch.
+COPY engine/conversation/requirements.txt hearing.txt
+RUN pip install --no-deps -r hearing.txt && rm hearing.txt
+
 COPY engine engine
 COPY server server
 COPY static static

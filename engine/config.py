@@ -95,6 +95,7 @@ def _level(value: object) -> object:
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _ORIGIN = r"^(\*|https?://[^/\s]+)$"
 _MIRROR = r"^https?://\S+$"
+_URL = r"^$|^https?://\S+$"
 
 
 def _option(default: Any, help: str, group: str, *, shown: str | None = None, items: str = "", **limits: Any) -> Any:
@@ -160,12 +161,56 @@ class Config(BaseModel):
         ge=1, le=256,
     )
 
-    voice: str = _option("espeak", "What speaks texts.", "Voice", pattern=_NAME)
+    voice: str = _option(
+        "espeak", "What speaks: espeak, openai for a service with its /v1/audio/speech, or piper or kokoro.", "Voice",
+        pattern=_NAME,
+    )
     voice_name: str = _option(
         "", "Language of the voice, with a variant after +, such as en-gb or fr+f2; empty means its own default.",
         "Voice", max_length=100,
     )
     voice_rate: int = _option(165, "Words a minute.", "Voice", ge=80, le=450)
+    voice_url: str = _option("", "Base URL of the voice's service.", "Voice", pattern=_URL)
+    voice_key: str = _option("", "Key of the voice's service.", "Voice", max_length=1000, repr=False)
+    voice_model: str = _option(
+        "", "Model of the voice's service, empty means its usual one; for piper and kokoro the .onnx file.", "Voice",
+        max_length=1000,
+    )
+
+    mode: Literal["converse", "mirror", "say"] = _option(
+        "converse", "What becomes of the microphone when a session does not say: converse answers it, mirror repeats it"
+        " in the person's own voice, say ignores it.", "Conversation",
+    )
+    asr: str = _option(
+        "pocketsphinx", "What turns speech into text: pocketsphinx (English, offline), openai for a service with its"
+        " /v1/audio/transcriptions, or none.", "Conversation", pattern=_NAME,
+    )
+    asr_url: str = _option("", "Base URL of the recogniser's service.", "Conversation", pattern=_URL)
+    asr_key: str = _option("", "Key of the recogniser's service.", "Conversation", max_length=1000, repr=False)
+    asr_model: str = _option("", "Model of the recogniser; empty means its usual one.", "Conversation", max_length=200)
+    llm: str = _option(
+        "host", "What answers: host, a small script that needs nothing, or openai for a service that speaks its"
+        " /v1/chat/completions, as Ollama, llama.cpp, vLLM and LM Studio do.", "Conversation", pattern=_NAME,
+    )
+    llm_url: str = _option("", "Base URL of the language model's service.", "Conversation", pattern=_URL)
+    llm_key: str = _option("", "Key of the language model's service.", "Conversation", max_length=1000, repr=False)
+    llm_model: str = _option(
+        "", "Name of the language model; empty takes the only one its service has.", "Conversation", max_length=200
+    )
+    language: str = _option(
+        "en", "Language people speak with the avatar, such as en or de-AT.", "Conversation",
+        pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$",
+    )
+    system_prompt: str = _option(
+        "You are a friendly person in a video call. Answer in one to three short spoken sentences, without lists.",
+        "What the language model is told about itself.", "Conversation", max_length=20_000,
+    )
+    greeting: str = _option(
+        "", "Said when a person is heard for the first time; empty for nothing.", "Conversation", max_length=1000
+    )
+    on_failure: Literal["speak", "show"] = _option(
+        "speak", "When a service of the conversation fails: speak an apology, or only show the error.", "Conversation"
+    )
 
     max_sessions: Annotated[int, _auto(_auto_max_sessions)] = _option(
         _auto_max_sessions, "Sessions at a time; auto is two a CPU core.", "Limits", shown="auto", ge=1, le=10_000
@@ -367,8 +412,8 @@ def _parse(field: FieldInfo, value: Any) -> Any:
 
 
 def _problem(name: str, value: object, sources: dict[str, str]) -> str:
-    # A list of ICE servers may hold a password: the value itself stays out of the message.
-    said = "this value" if name == "ice_servers" else repr(value)
+    # What may hold a password or a key stays out of the message.
+    said = "this value" if name == "ice_servers" or name.endswith("_key") else repr(value)
     return f"{sources[name]}: {said} cannot be used; allowed: {_allowed(Config.model_fields[name])}."
 
 
@@ -397,4 +442,6 @@ def _allowed(field: FieldInfo) -> str:
     if field.annotation is Path:
         return "a path"
     patterns = [item.pattern for item in field.metadata if getattr(item, "pattern", None)]
+    if _URL in patterns:
+        return "an http: or https: URL"
     return "a name of small letters, digits, - and _" if patterns else "text"

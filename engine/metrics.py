@@ -21,11 +21,13 @@ Invariants:
 | ``visavis_failures_total{stage}`` | counter | ``failures(stage)`` | what failed and was survived, see below |
 | ``visavis_quality_sessions{level}`` | gauge | ``quality_sessions(level)`` | sessions by level, with a restorer |
 | ``visavis_quality_steps_total{direction}`` | counter | ``moved_quality`` | levels went ``up`` or ``down`` |
+| ``visavis_turn_ms{stage}`` | histogram | ``turn_ms(stage)`` | from the end of speech to a stage of the answer |
+| ``visavis_turns_total{outcome}`` | counter | ``turns(outcome)`` | turns of conversations, by ``TURN_OUTCOMES`` |
 | ``visavis_unrestored_total`` | counter | ``unrestored`` | pictures that could not wait for the restorer |
 
 Kinds of frames: ``idle`` and ``speaking`` went out as meant; ``held`` went out with the previous mouth because the
 new one was late; ``dropped`` never went out, because the consumer or the machine was behind. What can fail: ``render``,
-``restore``, ``voice``.
+``restore``, ``voice``, ``recogniser``, ``model``.
 """
 
 from __future__ import annotations
@@ -38,6 +40,11 @@ from engine.quality import MOST
 _RENDER_BUCKETS_MS = (1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 120, 200)
 _STAGE_BUCKETS_MS = (0.1, 0.2, 0.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 80, 200, 1000)
 _LATE_BUCKETS_MS = (0.5, 1, 2, 5, 10, 20, 40, 80, 200, 1000)
+TURN_STAGES = ("endpoint", "transcript", "first_token", "first_audio", "first_frame")
+"""See ``engine.conversation.waterfall``."""
+TURN_OUTCOMES = ("answered", "interrupted", "empty", "failed")
+
+_TURN_BUCKETS_MS = (50, 100, 200, 300, 400, 500, 700, 1000, 1200, 1500, 2000, 3000, 5000, 10_000, 30_000)
 _FIRST_SOUND_BUCKETS_MS = (20, 50, 100, 150, 200, 300, 400, 600, 1000, 2000, 5000)
 
 
@@ -75,7 +82,7 @@ class EngineMetrics:
         self.utterances = Counter("visavis_utterances", "Utterances begun", registry=registry)
         self.interrupts = Counter("visavis_interrupts", "Interrupts that cut something off", registry=registry)
         self._failures = Counter("visavis_failures", "Failures survived, by stage", ["stage"], registry=registry)
-        for stage in ("render", "restore", "voice"):
+        for stage in ("render", "restore", "voice", "recogniser", "model"):
             self._failures.labels(stage)
         stages = Histogram(
             "visavis_stage_ms", "One picture in one stage", ["stage"], buckets=_STAGE_BUCKETS_MS, registry=registry
@@ -86,17 +93,31 @@ class EngineMetrics:
         self._steps = Counter("visavis_quality_steps", "Quality levels stepped", ["direction"], registry=registry)
         for direction in ("up", "down"):
             self._steps.labels(direction)
+        turn_ms = Histogram(
+            "visavis_turn_ms", "End of speech to a stage", ["stage"], buckets=_TURN_BUCKETS_MS, registry=registry
+        )
+        self._turn_ms = {stage: turn_ms.labels(stage) for stage in TURN_STAGES}
+        turns = Counter("visavis_turns", "Turns of conversations", ["outcome"], registry=registry)
+        self._turns = {outcome: turns.labels(outcome) for outcome in TURN_OUTCOMES}
         self.unrestored = Counter(
             "visavis_unrestored", "Pictures that could not wait for the restorer", registry=registry
         )
 
     def failures(self, stage: str) -> Counter:
-        """The counter of failures of a stage: ``render``, ``restore`` or ``voice``."""
+        """The counter of failures of a stage: ``render``, ``restore``, ``voice``, ``recogniser`` or ``model``."""
         return self._failures.labels(stage)
 
     def stage_ms(self, stage: str) -> Histogram:
         """The histogram of one of ``governor.STAGES``."""
         return self._stages[stage]
+
+    def turn_ms(self, stage: str) -> Histogram:
+        """The histogram of one of ``TURN_STAGES``."""
+        return self._turn_ms[stage]
+
+    def turns(self, outcome: str) -> Counter:
+        """The counter of one of ``TURN_OUTCOMES``."""
+        return self._turns[outcome]
 
     def quality_sessions(self, level: int) -> Gauge:
         """The gauge of sessions at a quality level."""

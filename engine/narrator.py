@@ -10,7 +10,11 @@ Events (``Event.type`` and the keys of its data):
     * ``action_started`` and ``action_ended``: name; told when the clip fades in, and when it fades out;
     * ``quality``: asked, level, reason; told when one of them changes, see ``engine.quality``;
     * ``metrics``: see ``Narrator.report``, every two seconds and when a picture is held, at most once a second;
-    * ``error``: code, message, utterance_id.
+    * ``error``: code, message, and utterance_id or turn_id;
+    * those of a conversation, told by ``engine.conversation.dialogue``: ``user_speaking``: speaking; ``transcript``:
+      role, text, final, turn_id once final; ``turn``: turn_id, state (``thinking``, ``speaking``, then ``answered``,
+      ``interrupted``, ``withdrawn``, ``empty`` or ``failed``); ``latency``: turn_id, stages_ms, see
+      ``engine.conversation.waterfall``; ``interrupted``: utterance_id, played_text.
 
 Invariants:
     * an event tells what has been published, so captions and visemes come when they are heard and seen;
@@ -98,7 +102,7 @@ class Narrator:
 
     def failed(self, error: VisavisError, utterance_id: int) -> None:
         """Tells that something failed and the session goes on."""
-        self._tell("error", **error.to_dict(), utterance_id=utterance_id)
+        self.tell("error", **error.to_dict(), utterance_id=utterance_id)
 
     def picture_failed(self, error: VisavisError, utterance_id: int) -> None:
         """Tells that a picture failed, once an utterance: a broken model fails 25 times a second."""
@@ -108,7 +112,7 @@ class Narrator:
 
     def quality(self, state: QualityState) -> None:
         """Tells that a session asked for another quality, or gets another one."""
-        self._tell("quality", **state.to_dict())
+        self.tell("quality", **state.to_dict())
 
     def nothing_said(self, speech: Speech) -> None:
         """Tells that a text ended without any sound."""
@@ -133,7 +137,7 @@ class Narrator:
         if producer is None:
             return
         counts = producer.counts
-        self._tell(
+        self.tell(
             "metrics",
             frames=counts.frames,
             held=counts.held,
@@ -149,7 +153,8 @@ class Narrator:
         )
         self._held = counts.held
 
-    def _tell(self, kind: str, **data: object) -> None:
+    def tell(self, kind: str, **data: object) -> None:
+        """Tells something else that happens in the session."""
         self.events.publish(Event(kind, data, self._clock.now_s()))
 
     def _holds(self) -> bool:
@@ -160,11 +165,11 @@ class Narrator:
     def _switch(self, speech: Speech | None) -> None:
         before, self._heard = self._heard, speech
         if before is not None:
-            self._tell("speaking", speaking=False, utterance_id=before.utterance_id, label=before.label)
+            self.tell("speaking", speaking=False, utterance_id=before.utterance_id, label=before.label)
         self._tell_state()
         if speech is None:
             return
-        self._tell("speaking", speaking=True, utterance_id=speech.utterance_id, label=speech.label)
+        self.tell("speaking", speaking=True, utterance_id=speech.utterance_id, label=speech.label)
         if before is None and not speech.live:
             self._metrics.first_sound_ms.observe((self._clock.now_s() - speech.created_s) * 1000)
         self._metrics.utterances.inc()
@@ -173,18 +178,18 @@ class Narrator:
         state = "speaking" if self._heard is not None else "listening" if self._listening else "idle"
         if state != self._state:
             self._state = state
-            self._tell("state", state=state)
+            self.tell("state", state=state)
 
     def _switch_action(self, action: Doing) -> None:
         before, self._action = self._action, action
         if before != IDLE_DOING:
-            self._tell("action_ended", name=before.track)
+            self.tell("action_ended", name=before.track)
         if action != IDLE_DOING:
-            self._tell("action_started", name=action.track)
+            self.tell("action_started", name=action.track)
 
     def _caption(self, caption: Caption, speech: Speech) -> None:
         words = [{"text": word.text, "start_ms": word.start_ms, "end_ms": word.end_ms} for word in caption.words]
-        self._tell(
+        self.tell(
             "caption",
             utterance_id=speech.utterance_id,
             text=caption.text,
@@ -196,4 +201,4 @@ class Narrator:
     def _viseme(self, utterance_id: int, mouth: np.ndarray | None) -> None:
         if mouth is not None:
             weights = {name: round(float(weight), 3) for name, weight in zip(MOUTH_SHAPES, mouth, strict=True)}
-            self._tell("viseme", utterance_id=utterance_id, mouth=weights)
+            self.tell("viseme", utterance_id=utterance_id, mouth=weights)

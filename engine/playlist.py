@@ -5,6 +5,7 @@ Place in the flow: session -> Playlist of Speech -> producer, which takes the fr
 Invariants:
     * utterances play one after the other; the background plays only while none of them can;
     * whatever may change what plays next is told through ``on_change``;
+    * while it is held nothing plays, and nothing is lost or ended;
     * an utterance whose source has gone silent for longer than its patience is ended, so those behind it are heard.
 """
 
@@ -29,6 +30,7 @@ class Playlist:
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self.background: Speech | None = None
+        self._held = False
         self._on_change = on_change
         self._queue: deque[Speech] = deque()
         # Which utterance starves, at how much sound, and for how many frames.
@@ -52,6 +54,16 @@ class Playlist:
         """Sound that waits to be played, milliseconds."""
         return sum(speech.ahead_ms for speech in self)
 
+    @property
+    def held(self) -> bool:
+        """Whether nothing plays until it is released; clearing releases it."""
+        return self._held
+
+    @held.setter
+    def held(self, held: bool) -> None:
+        self._held = held
+        self._on_change()
+
     def add(self, speech: Speech) -> None:
         """Plays an utterance after those already queued."""
         speech.on_change = self._on_change
@@ -69,6 +81,8 @@ class Playlist:
 
     def current(self) -> Speech | None:
         """The utterance the next frame belongs to."""
+        if self._held:
+            return None
         self._forget_finished()
         if self._queue and (self._queue[0].started or self._queue[0].frames_ready):
             if self.background is not None:
@@ -87,7 +101,7 @@ class Playlist:
         """
         self._forget_finished()
         first = self._queue[0] if self._queue else None
-        if first is None or first.patience_s is None or first.frames_ready:
+        if first is None or first.patience_s is None or first.frames_ready or self._held:
             self._starving_frames = 0
             return None
         starving = (first.utterance_id, first.total_samples)
@@ -104,6 +118,7 @@ class Playlist:
             speech.abort()
         self._queue.clear()
         self.background = None
+        self._held = False
         self._on_change()
 
     def _forget_finished(self) -> None:

@@ -12,6 +12,7 @@ Invariants:
     * the clock never slips: a picture that is late is replaced by the newest one there is, with the right sound;
     * restoring is worth no late picture: one that is still being restored goes out as it was drawn;
     * sound is never played without its frame, and waits (the mouth eases shut) when more of it is still to come;
+    * a pause takes back what was committed, and what follows the pause goes on with it, so not a sample is lost;
     * after a stall of the machine frames go on from the present instead of playing a burst;
     * one task, named, cancelled and awaited by ``aclose``.
 """
@@ -27,6 +28,7 @@ from dataclasses import replace
 import numpy as np
 
 from engine.aio import DropOldest, Tasks, Wake
+from engine.audio.gain import Gain
 from engine.avatar.body import Body
 from engine.clock import FRAME_S, FrameClock
 from engine.errors import VisavisError
@@ -37,7 +39,7 @@ from engine.playlist import Playlist
 from engine.quality import AUTO, Quality, QualityState
 from engine.renderer import Rendered, Renderer, SessionQuality
 from engine.slots import ProducerCounts, Published, Slot
-from engine.speech import Catchup, Speech
+from engine.speech import Catchup, Speech, Taken
 from engine.types import FRAME_MS, IDLE_UTTERANCE, REST_MOUTH, AvatarFrame, Playback
 
 LEAD_S = 5 * FRAME_S
@@ -109,6 +111,8 @@ class Producer:
         self._avatar = prepared.avatar
         self._planner = FramePlanner(Body(prepared.avatar))
         self._playing: Speech | None = None
+        self._paused: Speech | None = None
+        self._gain = Gain()
         self._waiting = False
         self._slots: deque[Slot] = deque()
         self._next_pts = 0
@@ -169,7 +173,7 @@ class Producer:
         """
         speeches = self._speeches()
         self._silence_unread(speeches)
-        playing = self._playing
+        playing = self._playing or self._paused
         playback = Playback(
             playing.utterance_id if playing is not None else IDLE_UTTERANCE,
             playing.heard_ms if playing is not None else 0,
@@ -180,9 +184,32 @@ class Producer:
         for speech in speeches:
             speech.abort()
         self.playlist.clear()
-        self._playing = None
+        self._playing = self._paused = None
+        self._gain.target = 1.0
         self._take_back()
         return playback
+
+    def pause(self) -> None:
+        """Silence from the next frame on, the mouth eases shut; everything stays where it is. Idempotent."""
+        if self.playlist.held:
+            return
+        self._paused = self._playing or (self._slots[0].speech if self._slots else None)
+        for speech in self._speeches():
+            speech.put_back([slot.taken for slot in self._slots if slot.speech is speech and slot.taken is not None])
+        self.playlist.held = True
+        self._playing = None
+        self._gain.mute()
+        self._take_back()
+
+    def resume(self) -> None:
+        """Goes on where ``pause`` stopped. Idempotent."""
+        self._paused = None
+        if self.playlist.held:
+            self.playlist.held = False
+
+    def duck(self, level: float) -> None:
+        """Plays at another level, 0 to 1, from the next frame on; the mouth does not follow."""
+        self._gain.target = level
 
     def _speeches(self) -> list[Speech]:
         """Every utterance that plays, waits, or is committed to be played."""
@@ -214,7 +241,7 @@ class Producer:
             if slot.rendering is not None:
                 slot.rendering.withdraw()
         self._slots.clear()
-        first.plan, first.speech, first.index = first.plan.silenced(), None, None
+        first.plan, first.speech, first.taken = first.plan.silenced(), None, None
         self._slots.append(first)
         for _ in range(count - 1):
             self._commit_rest(None)
@@ -249,12 +276,12 @@ class Producer:
         if speech.live:
             self._catch_up(speech, early_ms)
         started_s = time.monotonic()
-        index, mel, audio = speech.next()
+        taken = _, mel, audio = speech.next()
         self.quality.observe("window", time.monotonic() - started_s)
         self._waiting = False
         self._last_peak = int(np.abs(audio.astype(np.int32)).max())
         gated = speech is self.playlist.background
-        self._append(self._planner.speak(mel, audio, speech.utterance_id, gated=gated), speech, index)
+        self._append(self._planner.speak(mel, audio, speech.utterance_id, gated=gated), speech, taken)
 
     def _commit_rest(self, speech: Speech | None) -> None:
         if speech is self.playlist.background:
@@ -273,8 +300,8 @@ class Producer:
             self.counts.caught_up += 1
             self._metrics.frames_dropped.inc()
 
-    def _append(self, plan: FramePlan, speech: Speech | None, index: int | None) -> None:
-        slot = Slot(plan, speech, index)
+    def _append(self, plan: FramePlan, speech: Speech | None, taken: Taken | None) -> None:
+        slot = Slot(plan, speech, taken)
         position = len(self._slots)
         # Only a picture that does not wait for others of this session tells how long one takes.
         alone = all(earlier.image is not None for earlier in self._slots)
@@ -356,7 +383,8 @@ class Producer:
             slot.rendering.withdraw()
         slot.published = True
         _, image, mouth = self._shown
-        frame = AvatarFrame(image, plan.audio, self._next_pts, plan.utterance_id, plan.speaking, mouth)
+        audio = self._gain.apply(plan.audio) if plan.speaking else plan.audio
+        frame = AvatarFrame(image, audio, self._next_pts, plan.utterance_id, plan.speaking, mouth)
         lost = self.frames.dropped
         self.frames.put(frame)
         self._next_pts += 1

@@ -1,6 +1,6 @@
 """The names of backends: the one place that knows which concrete model or voice a name means.
 
-Place in the flow: option value -> registry -> LipSync, FaceRestorer or Voice.
+Place in the flow: option value -> registry -> LipSync, FaceRestorer, Voice, Recogniser or LanguageModel.
 
 A model is called by the name of the folder its weights lie in, ``<weights_dir>/<name>/weights.toml``, whose ``kind``
 says what it is; ``python -m engine weights`` makes such folders.
@@ -15,15 +15,22 @@ from __future__ import annotations
 import logging
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.config import default_weights_dir
+from engine.conversation.asr.base import Recogniser
+from engine.conversation.llm.base import LanguageModel
 from engine.conversation.tts.base import Voice
 from engine.errors import InvalidInput, NotFound, VisavisError
 from engine.lipsync.base import LipSync
 from engine.restore.base import FaceRestorer
 
-VOICE_NAMES = ("espeak",)
+if TYPE_CHECKING:
+    from engine.conversation.vad import SileroVad
+
+VOICE_NAMES = ("espeak", "openai", "piper", "kokoro")
+RECOGNISER_NAMES = ("pocketsphinx", "openai", "none")
+LANGUAGE_MODEL_NAMES = ("host", "openai")
 CARD_FILE = "weights.toml"
 
 _log = logging.getLogger(__name__)
@@ -100,22 +107,115 @@ def create_restorer(
     return GfpganRestorer.load(folder, threads=threads, precision=precision)
 
 
-def create_voice(name: str, /, **options: Any) -> Voice:
+def create_voice(
+    name: str, /, *, url: str = "", key: str = "", model: str = "", **options: Any
+) -> Voice:
     """Makes a voice.
 
     Args:
         name: one of ``VOICE_NAMES``.
-        options: what the backend's constructor takes.
+        url: base URL of a service.
+        key: of the service.
+        model: of the service, empty for its usual one; or the file of a local voice.
+        options: ``name`` of the voice or language, and ``rate_wpm``.
 
     Raises:
         NotFound: ``voice_not_found``.
+        ConfigInvalid: the service's address or key cannot be used.
         BackendFailed: it cannot be loaded.
     """
     if name == "espeak":
         from engine.conversation.tts.espeak import EspeakVoice
 
         return EspeakVoice(**options)
+    if name == "openai":
+        from engine.conversation.tts.openai import OpenAiVoice
+
+        return OpenAiVoice(url, key, model, **options)
+    if name == "piper":
+        from engine.conversation.tts.piper import load_piper
+
+        return load_piper(model, **options)
+    if name == "kokoro":
+        from engine.conversation.tts.kokoro import load_kokoro
+
+        return load_kokoro(model, **options)
     raise NotFound("voice_not_found", f"There is no voice {name!r}; there is {', '.join(VOICE_NAMES)}.")
+
+
+def create_vad() -> SileroVad:
+    """Loads what tells speech from everything else, for one session; the first one of a process takes up to a second.
+
+    Raises:
+        BackendFailed: ``vad_missing`` or ``vad_unreadable``.
+    """
+    from engine.conversation.vad import SileroVad
+
+    vad = SileroVad()
+    vad.load()
+    return vad
+
+
+def create_recogniser(
+    name: str, /, *, url: str = "", key: str = "", model: str = "", language: str = "en"
+) -> Recogniser | None:
+    """Makes the speech recogniser of one session, which closes it; loads nothing yet.
+
+    Args:
+        name: one of ``RECOGNISER_NAMES``.
+        url: base URL of a service.
+        key: of the service.
+        model: empty for the usual one.
+        language: of what is spoken.
+
+    Returns:
+        None for ``none``.
+
+    Raises:
+        NotFound: ``recogniser_not_found``.
+        ConfigInvalid: the service's address or key cannot be used.
+        BackendFailed: it cannot be loaded.
+    """
+    if name == "none":
+        return None
+    if name == "pocketsphinx":
+        from engine.conversation.asr.pocketsphinx import PocketsphinxRecogniser
+
+        return PocketsphinxRecogniser(language)
+    if name == "openai":
+        from engine.conversation.asr.openai import OpenAiRecogniser
+
+        return OpenAiRecogniser(url, model, key, language)
+    known = ", ".join(RECOGNISER_NAMES)
+    raise NotFound("recogniser_not_found", f"There is no speech recogniser {name!r}; there is {known}.")
+
+
+def create_language_model(
+    name: str, /, *, url: str = "", key: str = "", model: str = "", language: str = "en"
+) -> LanguageModel:
+    """Makes a language model.
+
+    Args:
+        name: one of ``LANGUAGE_MODEL_NAMES``.
+        url: base URL of a service.
+        key: of the service.
+        model: its name; empty takes the only one that the service has.
+        language: of the scripted host.
+
+    Raises:
+        NotFound: ``language_model_not_found``.
+        ConfigInvalid: the service's address or key cannot be used.
+    """
+    if name == "host":
+        from engine.conversation.llm.host import ScriptedHost
+
+        return ScriptedHost(language)
+    if name == "openai":
+        from engine.conversation.llm.openai import OpenAiModel
+
+        return OpenAiModel(url, model, key)
+    known = ", ".join(LANGUAGE_MODEL_NAMES)
+    raise NotFound("language_model_not_found", f"There is no language model {name!r}; there is {known}.")
 
 
 _HOW = (

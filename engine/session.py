@@ -12,54 +12,36 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import logging
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
 from engine.aio import Subscription, Tasks
-from engine.audio.pcm import PlayoutResampler
 from engine.avatar.bundle import Avatar
 from engine.clock import FrameClock
-from engine.conversation.tts.base import SpeechPiece, Voice, Word, is_speakable
-from engine.errors import AudioInvalid, BackendFailed, Busy, Closed, NotFound, TextInvalid, VisavisError
+from engine.conversation.dialogue import Dialogue
+from engine.conversation.tts.base import Voice
+from engine.errors import Busy, Closed, NotFound, VisavisError
+from engine.feeder import Feeder, Source
+from engine.limits import SessionLimits
 from engine.metrics import EngineMetrics
+from engine.mirror import Mirror
 from engine.narrator import Narrator
 from engine.producer import HANDOUT_S, Producer
 from engine.quality import AUTO, OFF, Quality, QualityState
 from engine.renderer import Renderer
-from engine.speech import Caption, Speech, SpeechStream, require_playout
+from engine.reply import Reply
+from engine.slots import Published
+from engine.speech import Speech, SpeechStream
 from engine.types import PLAYOUT_RATE, AvatarFrame, Event, Playback
 
-# A sentence is resampled in steps of this length, so that frames leave in between.
-_RESAMPLE_STEP_S = 0.25
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """What one session may hold.
-
-    Attributes:
-        text_chars: longest text of one ``say``.
-        queued: utterances waiting or playing; one more raises Busy.
-        audio_s: longest sound of one ``play``, and of all that wait to be played together, seconds: whole sounds are
-            held in memory, 96 kB a second.
-    """
-
-    text_chars: int = 2000
-    queued: int = 16
-    audio_s: float = 600.0
-
-
 DEFAULT_LIMITS = SessionLimits()
+
+Mode = Literal["converse", "mirror", "say"]
+"""What becomes of microphone sound: it is answered, repeated, or ignored."""
 
 STREAM_PATIENCE_S = 10.0
 """A stream that is not live is ended when it was its turn and no sound came for so long, so that what waits behind it
@@ -100,7 +82,6 @@ class Session:
         self.clock = clock if clock is not None else FrameClock()
         self._own_clock = clock is None
         self._renderer = renderer
-        self._voice = voice
         self._limits = limits
         self._asked = quality
         self._metrics = metrics if metrics is not None else renderer.metrics
@@ -109,10 +90,10 @@ class Session:
         self._producer: Producer | None = None
         self._ids = itertools.count(1)
         self._sounds: list[tuple[Speech, int]] = []
-        self._requests: deque[tuple[Speech, Callable[[Speech], Awaitable[None]]]] = deque()
-        self._feeder: asyncio.Task[None] | None = None
-        self._mirroring = False
-        self._microphone: Speech | None = None
+        self._feeder = Feeder(voice, self._tasks, self._voice_failed, self._narrator.nothing_said)
+        self._mode: Mode = "say"
+        self._mirror = Mirror(partial(self._speech, "microphone", live=True))
+        self._dialogue: Dialogue | None = None
         self._closed = False
 
     async def start(self) -> None:
@@ -136,13 +117,14 @@ class Session:
             prepared,
             self._renderer,
             self.clock,
-            on_published=self._narrator.published,
+            on_published=self._published,
             on_failure=self._narrator.picture_failed,
             on_starved=self._narrator.starved,
             metrics=self._metrics,
             quality=self._asked,
             on_quality=self._narrator.quality,
         )
+        self._mirror.playlist = self._producer.playlist
         self._narrator.watch(self._producer, self.clock)
         self._producer.start()
         self._metrics.sessions.inc()
@@ -163,14 +145,8 @@ class Session:
             Busy: ``queue_full``.
             Closed: not started, or closed.
         """
-        if len(text) > self._limits.text_chars:
-            raise TextInvalid(
-                "text_too_long",
-                f"The text has {len(text)} characters; at most {self._limits.text_chars} can be said at once.",
-            )
-        if not is_speakable(text):
-            raise TextInvalid("text_empty", "There is no text to say; send words.")
-        return self._request(partial(self._speak, text), "text").utterance_id
+        self._limits.require_text(text)
+        return self._request(partial(self._feeder.text, text), "text").utterance_id
 
     def play(self, samples: np.ndarray, label: str = "") -> int:
         """Queues a whole sound.
@@ -187,11 +163,7 @@ class Session:
             Busy: ``queue_full``: too many utterances wait, or more than ``limits.audio_s`` of sound would.
             Closed: not started, or closed.
         """
-        require_playout(samples)
-        if not len(samples):
-            raise AudioInvalid("audio_empty", "The sound has no samples.")
-        if len(samples) > self._limits.audio_s * PLAYOUT_RATE:
-            raise AudioInvalid("audio_too_long", f"The sound is longer than {self._limits.audio_s:.0f} s.")
+        self._limits.require_sound(samples)
         self._require_started()
         self._sounds = [(speech, size) for speech, size in self._sounds if not speech.finished]
         waiting = sum(max(0, size - speech.taken_samples) for speech, size in self._sounds)
@@ -233,27 +205,78 @@ class Session:
         return SpeechStream(speech)
 
     def hear(self, samples: np.ndarray) -> None:
-        """Takes microphone sound; never blocks. Ignored unless mirroring, and while something else is said.
+        """Takes microphone sound; never blocks. What becomes of it is up to the mode.
 
         Args:
             samples: (n,) int16 mono at 48 kHz, any n.
         """
-        if not self._mirroring or self._closed or self._producer is None:
+        if self._closed or self._producer is None:
             return
-        if self._microphone is None or self._microphone.closed:
-            if len(self._producer.playlist):
-                return
-            self._microphone = self._speech("microphone", live=True)
-            self._producer.playlist.set_background(self._microphone)
-        self._microphone.push(samples)
+        if self._mode == "converse" and self._dialogue is not None:
+            self._dialogue.hear(samples)
+        elif self._mode == "mirror":
+            self._mirror.hear(samples)
 
     def set_mirror(self, on: bool) -> None:
         """Microphone pass-through on or off; what is queued takes precedence over it."""
-        self._mirroring = on
-        if not on and self._microphone is not None:
-            self._microphone = None
-            if self._producer is not None:
-                self._producer.playlist.set_background(None)
+        if on or self._mode == "mirror":
+            self.set_mode("mirror" if on else "say")
+
+    # Conversing ---------------------------------------------------------------------------------------------------
+
+    def converse(self, dialogue: Dialogue) -> None:
+        """Gives the session somebody who answers, who is closed with it; ``set_mode`` lets them hear."""
+        self._dialogue = dialogue
+
+    @property
+    def mode(self) -> Mode:
+        """What becomes of microphone sound."""
+        return self._mode
+
+    def set_mode(self, mode: Mode) -> None:
+        """What becomes of microphone sound from now on.
+
+        Args:
+            mode: ``converse`` answers it, ``mirror`` repeats it in the person's own voice, ``say`` ignores it.
+
+        Raises:
+            NotFound: ``conversation_missing``: nobody answers here.
+        """
+        if mode == "converse":
+            self._require_dialogue()
+        if mode == self._mode:
+            return
+        self._mode = mode
+        if self._dialogue is not None:
+            self._dialogue.attend(mode == "converse")
+        if mode != "mirror":
+            self._mirror.stop()
+
+    async def ask(self, text: str) -> int:
+        """Has a typed text answered, in place of whatever is being said.
+
+        Returns:
+            The turn's id, as events call it.
+
+        Raises:
+            TextInvalid: ``text_empty`` or ``text_too_long``.
+            NotFound: ``conversation_missing``.
+            Closed: not started, or closed.
+        """
+        self._require_started()
+        dialogue = self._require_dialogue()
+        self._limits.require_text(text)
+        await self.interrupt()
+        self._require_open()
+        return dialogue.ask(text.strip())
+
+    def push_to_talk(self, down: bool | None) -> None:
+        """The talk key goes down or up; None listens always again. Raises NotFound as ``ask``."""
+        self._require_dialogue().push_to_talk(down)
+
+    def tell(self, kind: str, **data: object) -> None:
+        """Publishes an event."""
+        self._narrator.tell(kind, **data)
 
     # What it is asked to do ---------------------------------------------------------------------------------------
 
@@ -297,6 +320,33 @@ class Session:
         if self._producer is not None:
             self._producer.quality.observe("encode", seconds)
 
+    def open_reply(self) -> Reply:
+        """Queues a reply whose sentences are added while it is heard; end it when there are no more.
+
+        Raises:
+            Busy: ``queue_full``.
+            Closed: not started, or closed.
+        """
+        speech = self._enqueue("reply")
+        reply = Reply(speech)
+        self._feeder.add(speech, partial(self._feeder.reply, reply, self.clock))
+        return reply
+
+    def pause(self) -> None:
+        """Silence from the next frame on, everything kept as it is, until ``resume`` or ``interrupt``. Idempotent."""
+        if self._producer is not None and not self._closed:
+            self._producer.pause()
+
+    def resume(self) -> None:
+        """Goes on where ``pause`` stopped. Idempotent."""
+        if self._producer is not None and not self._closed:
+            self._producer.resume()
+
+    def duck(self, level: float) -> None:
+        """Plays at another level, 0 (silent) to 1 (as it is), from the next frame on; an interrupt brings it back."""
+        if self._producer is not None and not self._closed:
+            self._producer.duck(level)
+
     async def interrupt(self) -> Playback:
         """Silence from the next frame on: drops what is playing, queued and being spoken; the mouth eases shut.
 
@@ -305,15 +355,22 @@ class Session:
         Returns:
             What of the utterance that was playing was really played.
         """
+        playback = self._silence()
+        if self._dialogue is not None and not self._closed:
+            self._dialogue.cut()
+        await self._feeder.stop()
+        return playback
+
+    async def cut_off(self) -> None:
+        """An interrupt by the dialogue itself, which knows."""
+        self._silence()
+        await self._feeder.stop()
+
+    def _silence(self) -> Playback:
         if self._producer is None or self._closed:
             return Playback(0, 0, 0)
-        playback = self._producer.interrupt()
-        self._requests.clear()
         self._sounds.clear()
-        feeder, self._feeder = self._feeder, None
-        if feeder is not None:
-            await self._tasks.cancel(feeder)
-        return playback
+        return self._producer.interrupt()
 
     # What comes out -----------------------------------------------------------------------------------------------
 
@@ -339,7 +396,8 @@ class Session:
         if self._closed:
             return
         self._closed = True
-        self._requests.clear()
+        if self._dialogue is not None:
+            await self._dialogue.aclose()
         await self._tasks.aclose()
         if self._producer is not None:
             await self._producer.aclose()
@@ -358,53 +416,25 @@ class Session:
         self._require_started().playlist.add(speech)
         return speech
 
-    def _request(self, source: Callable[[Speech], Awaitable[None]], label: str) -> Speech:
+    def _request(self, source: Source, label: str) -> Speech:
         """Queues an utterance whose sound ``source`` makes."""
         speech = self._enqueue(label)
-        self._requests.append((speech, source))
-        if self._feeder is None or self._feeder.done():
-            self._feeder = self._tasks.start(self._feed_requests(), "feeder")
+        self._feeder.add(speech, source)
         return speech
-
-    async def _feed_requests(self) -> None:
-        """Makes the sound of one utterance after the other; ends when there is none left."""
-        while self._requests:
-            speech, source = self._requests.popleft()
-            try:
-                await source(speech)
-            except VisavisError as error:
-                if not speech.closed:
-                    self._voice_failed(error, speech)
-            except Exception as error:
-                _log.exception("making the sound of an utterance failed")
-                failure = BackendFailed("voice_failed", "The voice failed on this text; other texts may work.")
-                failure.__cause__ = error
-                self._voice_failed(failure, speech)
-            finally:
-                speech.end()
-
-    async def _speak(self, text: str, speech: Speech) -> None:
-        pieces = self._voice.speak(text)
-        async with aclosing(pieces):  # type: ignore[type-var]  # the protocol promises an async generator
-            async for piece in pieces:
-                await self._speak_piece(piece, speech)
-        if not speech.total_samples and not speech.closed:
-            self._narrator.nothing_said(speech)
-
-    async def _speak_piece(self, piece: SpeechPiece, speech: Speech) -> None:
-        start_ms = speech.total_samples * 1000 // PLAYOUT_RATE
-        words = tuple(Word(word.text, start_ms + word.start_ms, start_ms + word.end_ms) for word in piece.words)
-        speech.caption(Caption(piece.text, start_ms, start_ms + piece.duration_ms, words))
-        resampler = PlayoutResampler(piece.sample_rate)
-        step = max(1, round(_RESAMPLE_STEP_S * piece.sample_rate))
-        for start in range(0, len(piece.samples), step):
-            await speech.feed(resampler.push(piece.samples[start : start + step]))
-            await asyncio.sleep(0)
-        await speech.feed(resampler.flush())
 
     def _voice_failed(self, error: VisavisError, speech: Speech) -> None:
         self._metrics.failures("voice").inc()
         self._narrator.failed(error, speech.utterance_id)
+
+    def _published(self, published: Published) -> None:
+        self._narrator.published(published)
+        if self._dialogue is not None:
+            self._dialogue.published(published)
+
+    def _require_dialogue(self) -> Dialogue:
+        if self._dialogue is None:
+            raise NotFound("conversation_missing", "Nobody answers on this server; its log says what is missing.")
+        return self._dialogue
 
     def _require_open(self) -> None:
         if self._closed:

@@ -16,7 +16,7 @@ import numpy as np
 from engine.avatar.body import IDLE_DOING, Doing
 from engine.planner import FramePlan
 from engine.renderer import Rendering
-from engine.speech import Speech
+from engine.speech import Speech, Taken
 from engine.types import AvatarFrame
 
 
@@ -43,15 +43,20 @@ class Published:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A committed frame."""
+    """A committed frame; ``taken`` is what it took from its speech, None when it holds no sound of it."""
 
     plan: FramePlan
     speech: Speech | None
-    index: int | None
+    taken: Taken | None
     rendering: Rendering | None = None
     image: np.ndarray | None = None
     mouth: np.ndarray | None = None
     published: bool = False
+
+    @property
+    def index(self) -> int | None:
+        """Which frame of the speech it is; None when it holds no sound of it."""
+        return self.taken[0] if self.taken is not None else None
 
 
 @dataclass(slots=True)

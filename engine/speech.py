@@ -47,6 +47,10 @@ class Caption:
     words: tuple[Word, ...] = ()
 
 
+Taken = tuple[int, np.ndarray, np.ndarray]
+"""A frame that was taken: (index, mel (80, columns) float32, audio (1920,) int16)."""
+
+
 class Speech:
     """The sound of one utterance, pushed by its source, taken frame by frame by the producer.
 
@@ -78,6 +82,7 @@ class Speech:
         self._captions: deque[Caption] = deque()
         self._aborted = False
         self._bridge_from: np.ndarray | None = None
+        self._put_back: deque[Taken] = deque()
         self._room: asyncio.Event = asyncio.Event()
 
     @property
@@ -93,12 +98,17 @@ class Speech:
     @property
     def finished(self) -> bool:
         """True once no frame will come any more."""
-        return self._aborted or (self._windows.ended and self._windows.frames_ready <= 0)
+        return self._aborted or (self._windows.ended and self.frames_ready <= 0)
+
+    @property
+    def played_out(self) -> bool:
+        """True once its last frame left the producer, or none will."""
+        return self._aborted or (self.finished and self.heard_samples >= self.total_samples)
 
     @property
     def frames_ready(self) -> int:
         """Frames that can be taken now."""
-        return 0 if self._aborted else max(0, self._windows.frames_ready)
+        return 0 if self._aborted else len(self._put_back) + max(0, self._windows.frames_ready)
 
     @property
     def total_samples(self) -> int:
@@ -108,7 +118,7 @@ class Speech:
     @property
     def taken_samples(self) -> int:
         """Sound taken by the producer or skipped, 48 kHz samples; whole frames."""
-        return self._windows.index * FRAME_SAMPLES
+        return (self._windows.index - len(self._put_back)) * FRAME_SAMPLES
 
     @property
     def ahead_ms(self) -> int:
@@ -158,12 +168,25 @@ class Speech:
             due.append(self._captions.popleft())
         return due
 
-    def next(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """The next frame: (index, mel (80, columns) float32, audio (1920,) int16).
+    async def run_down(self, ahead_ms: int) -> None:
+        """Waits until no more than ``ahead_ms`` of sound waits to be taken, or nothing can be pushed any more."""
+        while not self.closed and self.ahead_ms > ahead_ms:
+            self._room.clear()
+            await self._room.wait()
+
+    def put_back(self, taken: list[Taken]) -> None:
+        """Takes back the last frames that were taken, in order; they come out again, as they were."""
+        self._put_back.extendleft(reversed(taken))
+
+    def next(self) -> Taken:
+        """The next frame.
 
         Raises:
             IndexError: none is ready.
         """
+        if self._put_back:
+            self._room.set()
+            return self._put_back.popleft()
         index, mel, audio = self._windows.next()
         if self._bridge_from is not None:
             # The ear expects what was skipped; fading from it into what follows leaves no click.
@@ -176,7 +199,7 @@ class Speech:
 
     def skip(self) -> None:
         """Drops the next frame, to catch up."""
-        _, _, audio = self._windows.next()
+        _, _, audio = self._put_back.popleft() if self._put_back else self._windows.next()
         if self._bridge_from is None:
             self._bridge_from = audio[:_BRIDGE_SAMPLES]
         self._room.set()

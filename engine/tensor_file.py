@@ -1,6 +1,6 @@
 """Reads the tensors of a checkpoint file that nobody has to trust: no code of it runs, and every fault has a name.
 
-Place in the flow: .pth, .pt or .safetensors file -> ``read_tensors`` -> recognition in the checkpoint module of its kind.
+Place in the flow: .pth, .pt or .safetensors file -> ``read_tensors`` -> the checkpoint module of its kind.
 
 Invariants:
     * the content decides what a file is, never its name;

@@ -102,7 +102,8 @@ class Event:
 
     Attributes:
         type: ``state``, ``speaking``, ``caption``, ``viseme``, ``action_started``, ``action_ended``, ``quality``,
-            ``metrics`` or ``error``.
+            ``metrics``, ``error``, or one of a conversation: ``user_speaking``, ``transcript``, ``turn``, ``latency``,
+            ``interrupted``.
         data: JSON-ready content; keys are listed in ``server/README.md``.
         at_s: monotonic time of the event, seconds.
     """

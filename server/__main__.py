@@ -61,6 +61,7 @@ async def _serve(config: Config) -> None:
     # Found out before the model loads, not after.
     await _check_address(config)
     # aiortc takes a quarter of a second to import; options and port are checked without it.
+    from engine.conversation.discover import discover
     from server.app import create_app
     from server.stage import Stage
 
@@ -83,6 +84,10 @@ async def _serve(config: Config) -> None:
         await runner.setup()
         try:
             await _listen(runner, config)
+            if config.llm == "host":
+                # One that runs here could answer instead of the script; it is offered, never used unasked.
+                for found in await discover(own_port=config.port):
+                    logger.info(found.offer)
             print(f"Visavis is ready: {address(config.host, config.port)}", flush=True)
             await stopping
             logger.info("stopping")

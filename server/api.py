@@ -92,9 +92,8 @@ async def offer(request: web.Request) -> web.Response:
     if not body.sdp.strip():
         raise OfferInvalid("offer_invalid", "The offer cannot be answered: it is empty.")
     avatar = services.stage.known(body.avatar)
-    live, description = await services.sessions.open(
-        avatar, body.sdp, body.type, mirror=body.mode == "mirror", quality=body.quality
-    )
+    mode = services.stage.mode if body.mode is None else "say" if body.mode == "idle" else body.mode
+    live, description = await services.sessions.open(avatar, body.sdp, body.type, mode, quality=body.quality)
     answer: dict[str, Any] = {"sdp": description.sdp, "type": description.type, "session_id": live.id}
     if services.config.ice_servers:
         answer["ice_servers"] = [server.to_dict() for server in services.config.ice_servers]
@@ -121,6 +120,14 @@ async def say(request: web.Request) -> web.Response:
     live = _live(request)
     body = await _json(request, schemas.Say)
     return web.json_response({"utterance_id": live.session.say(body.text)}, status=202)
+
+
+@routes.post("/sessions/{session_id}/ask")
+async def ask(request: web.Request) -> web.Response:
+    """Has a text answered, in place of whatever is being said."""
+    live = _live(request)
+    body = await _json(request, schemas.Ask)
+    return web.json_response({"turn_id": await live.session.ask(body.text)}, status=202)
 
 
 @routes.post("/sessions/{session_id}/audio")
@@ -237,6 +244,9 @@ async def page_config(request: web.Request) -> web.Response:
             "avatar": services.stage.default,
             "restores": services.stage.restores,
             "quality": config.quality,
+            "mode": services.stage.mode,
+            "hears": services.stage.hears,
+            "conversation_note": services.stage.note,
             "text_max_chars": config.max_text_chars,
             "audio_max_bytes": config.max_audio_mb * 1_000_000,
             "audio_max_s": config.max_audio_s,

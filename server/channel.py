@@ -25,12 +25,12 @@ from pydantic import ValidationError
 from engine.errors import Busy, InvalidInput, VisavisError
 from engine.session import Session
 from engine.types import Event
-from server.schemas import Action, Listening, Mirror, Quality, Say, explain_validation
+from server.schemas import Action, Ask, Listening, Mirror, Mode, PushToTalk, Quality, Say, explain_validation
 
 logger = logging.getLogger(__name__)
 
 LABEL = "visavis"
-_SIGNS_OF_SPEECH = {"speaking", "caption", "viseme"}
+_SIGNS_OF_SPEECH = {"speaking", "caption", "viseme", "user_speaking", "transcript", "turn"}
 MAX_MESSAGE_CHARS = 64_000
 MAX_WAITING_COMMANDS = 32
 MAX_BUFFERED_BYTES = 256_000
@@ -133,6 +133,15 @@ class ControlChannel:
             case "say":
                 utterance_id = self._session.say(Say.model_validate(_without_type(command)).text)
                 self.send("accepted", {"command": "say", "utterance_id": utterance_id})
+            case "ask":
+                turn_id = await self._session.ask(Ask.model_validate(_without_type(command)).text)
+                self.send("accepted", {"command": "ask", "turn_id": turn_id})
+            case "mode":
+                mode = Mode.model_validate(_without_type(command)).mode
+                self._session.set_mode(mode)
+                self.send("accepted", {"command": "mode", "mode": mode})
+            case "push_to_talk":
+                self._session.push_to_talk(PushToTalk.model_validate(_without_type(command)).down)
             case "interrupt":
                 playback = await self._session.interrupt()
                 self.send(

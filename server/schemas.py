@@ -58,7 +58,7 @@ class Offer(BaseModel):
     sdp: Text = Field(min_length=1, max_length=64_000)
     type: Text = Field(max_length=20)
     avatar: Text | None = Field(default=None, max_length=200)
-    mode: Literal["idle", "mirror"] = "idle"
+    mode: Literal["converse", "mirror", "say", "idle"] | None = None
     quality: QualityLevel | None = None
 
 
@@ -66,6 +66,24 @@ class Say(_Strict):
     """Text to speak; its limits belong to the session."""
 
     text: Text
+
+
+class Ask(_Strict):
+    """Text to answer; its limits belong to the session."""
+
+    text: Text
+
+
+class Mode(_Strict):
+    """What becomes of the microphone."""
+
+    mode: Literal["converse", "mirror", "say"]
+
+
+class PushToTalk(_Strict):
+    """The talk key goes down or up; null listens always again."""
+
+    down: StrictBool | None
 
 
 class Mirror(_Strict):

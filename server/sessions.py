@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from engine.errors import Busy, Closed, NotFound, OfferInvalid
 from engine.quality import Quality
-from engine.session import Session
+from engine.session import Mode, Session
 from server import signaling
 from server.encoder import EncoderPool
 from server.metrics import EndReason, ServerMetrics
@@ -98,7 +98,7 @@ class Sessions:
         return self._taken
 
     async def open(
-        self, avatar: str, sdp: str, kind: str, mirror: bool = False, quality: Quality | None = None
+        self, avatar: str, sdp: str, kind: str, mode: Mode = "say", quality: Quality | None = None
     ) -> tuple[LiveSession, signaling.Description]:
         """Answers an offer with a new session.
 
@@ -108,7 +108,7 @@ class Sessions:
             avatar: name of a known avatar.
             sdp: the browser's session description.
             kind: its type, ``offer``.
-            mirror: start with microphone pass-through on.
+            mode: what becomes of the microphone.
             quality: how much of the face is restored; the server's own choice when None.
 
         Raises:
@@ -135,8 +135,7 @@ class Sessions:
             live_id = secrets.token_urlsafe(12)
             peer = Peer(session, live_id, self._pool, self._options, self._metrics)
             description = await peer.answer(offer)
-            if mirror:
-                session.set_mirror(True)
+            session.set_mode(mode)
         except BaseException as error:
             self._metrics.offer("invalid" if isinstance(error, OfferInvalid) else "failed")
             await self._free(session, peer)

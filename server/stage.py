@@ -33,7 +33,8 @@ from engine.metrics import EngineMetrics
 from engine.quality import Quality, wanted_level
 from engine.registry import create_lipsync, create_restorer, create_voice
 from engine.renderer import Renderer
-from engine.session import Session, SessionLimits
+from engine.session import Mode, Session, SessionLimits
+from server.host import Host
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Stage:
         self.default = config.avatar or default_avatar(cards)
         self._renderer: Renderer | None = None
         self._voice: Voice | None = None
+        self._host: Host | None = None
         # The one asked for last is last.
         self._avatars: OrderedDict[str, Avatar] = OrderedDict()
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -103,15 +105,25 @@ class Stage:
     async def _load(self) -> None:
         config = self.config
         # Independent of each other, and each releases the interpreter lock for most of its time.
-        lipsync, restorer, voice, avatar = await asyncio.gather(
+        lipsync, restorer, voice, avatar, self._host = await asyncio.gather(
             self.on_file_thread(
                 lambda: create_lipsync(config.lipsync, precision=config.precision, weights_dir=config.weights_dir)
             ),
             self.on_file_thread(
                 lambda: create_restorer(config.restorer, precision=config.precision, weights_dir=config.weights_dir)
             ),
-            self.on_file_thread(lambda: create_voice(config.voice, name=config.voice_name, rate_wpm=config.voice_rate)),
+            self.on_file_thread(
+                lambda: create_voice(
+                    config.voice,
+                    url=config.voice_url,
+                    key=config.voice_key,
+                    model=config.voice_model,
+                    name=config.voice_name,
+                    rate_wpm=config.voice_rate,
+                )
+            ),
             self.on_file_thread(lambda: load_avatar(config.avatars_dir / self.default)),
+            self.on_file_thread(lambda: Host(config, self.metrics)),
         )
         self._voice = voice
         self._renderer = Renderer(lipsync, config.render_threads, restorer=restorer, metrics=self.metrics)
@@ -163,8 +175,25 @@ class Stage:
             quality=config.quality if quality is None else quality,
             metrics=self.metrics,
         )
+        if self._host is not None:
+            self._host.attend(session)
         self._sessions.add(session)
         return session
+
+    @property
+    def mode(self) -> Mode:
+        """What becomes of the microphone when a session does not say."""
+        return self._host.mode if self._host is not None else "say"
+
+    @property
+    def hears(self) -> bool:
+        """Whether spoken words are answered."""
+        return self._host is not None and self._host.hears
+
+    @property
+    def note(self) -> str:
+        """Why spoken words are not answered; empty when they are."""
+        return self._host.note if self._host is not None else ""
 
     async def _avatar(self, name: str) -> Avatar:
         if name not in self._avatars:
@@ -213,6 +242,8 @@ class Stage:
         """Frees everything; idempotent. Close the sessions first."""
         if self._renderer is not None:
             await self._renderer.aclose()
+        if self._host is not None:
+            await self._host.aclose()
         if self._voice is not None:
             await self._voice.aclose()
         self._files.shutdown(wait=False, cancel_futures=True)

@@ -3,12 +3,13 @@
  *
  * Place in the flow: the top. It decides what is said in words and what is shown; media and connection live below.
  *
- * Query options: `?avatar=name` a face, `?debug` figures over the portrait, `?raw` a microphone without the browser's
+ * Query options: `?avatar=name` a face, `?mode=mirror` what becomes of the microphone, `?debug` figures over the portrait, `?raw` a microphone without the browser's
  * processing. `window.visavis` is the TalkingHead, for benchmarks and the curious: say, play, act, interrupt, mirror, stats.
  */
 
 import { Captions } from "./captions.js";
 import { Files } from "./files.js";
+import { hint, TRIES } from "./hints.js";
 import { Microphone } from "./microphone.js";
 import { Panel } from "./panel.js";
 import { explain } from "./protocol.js";
@@ -30,6 +31,7 @@ const SOON_MS = 1500;
 const NOTICE_MS = 12_000;
 /** How long before the end of a session it is announced. */
 const ENDING_MS = 30_000;
+const MODES = ["converse", "mirror", "say"];
 /** The counter appears when this share of the limit is used. */
 const COUNT_FROM = 0.8;
 
@@ -39,12 +41,15 @@ const head = $("head");
 const microphone = new Microphone({ raw: query.has("raw") });
 const canDrop = matchMedia("(hover: hover)").matches;
 const captions = new Captions($("captions"), $("spoken"));
+/** What the server understood; no live region, for whoever said it knows it. */
+const heard = new Captions($("heard"), null, { said: true, lingerMs: 4000 });
 
 let name = "The portrait";
 let avatar = query.get("avatar") ?? undefined;
 let soundChosen = false;
 let tried = false;
 let live = { state: "new" };
+let thinking = false;
 let lastFile = "";
 const files = new Map();
 
@@ -73,21 +78,12 @@ function hush(prefix = "") {
   arrange();
 }
 
-function hint() {
-  const state = $("talk").dataset.state;
-  if (state === "asking") return `Your browser asks for the microphone: choose Allow.`;
-  if (state === "muted") return "Your microphone is muted.";
-  if (state === "on" && head.mirroring) return `${name} repeats what you say in your own voice. Headphones keep it from hearing itself.`;
-  if (state === "on") return "Your microphone is on. Turn on My voice to hear yourself through the portrait.";
-  return `${name} repeats what you say, in your voice. Or type${canDrop ? ", or drop a sound file" : " below"}.`;
-}
-
 /** What stands over the lower part of the portrait: one thing at a time, the most urgent first. */
 function arrange() {
   $("tries").hidden = tried || live.state !== "live" || !$("notice").hidden || !$("veil").hidden || head.speaking || microphone.open;
   // One's own voice in the mirror is stopped by being quiet.
   $("stop").hidden = !head.speaking || head.source === "microphone";
-  $("hint").textContent = hint();
+  $("hint").textContent = hint($("talk").dataset.state, { name, mode: head.mode, thinking, canDrop });
 }
 
 // --- connection --------------------------------------------------------------------------------------------------
@@ -174,8 +170,8 @@ head.addEventListener("sound", ({ detail }) => {
 /** @param {"off"|"asking"|"on"|"muted"} state */
 function setTalk(state) {
   $("talk").dataset.state = state;
-  head.listen(state === "on");
-  $("mirror").hidden = !["on", "muted"].includes(state);
+  // In a conversation the server hears for itself when somebody speaks.
+  head.listen(state === "on" && head.mirroring);
   $("talk-label").textContent = { off: "Start talking", asking: "Waiting for permission", on: "Mute microphone", muted: "Unmute microphone" }[state];
   $("talk-button").querySelector("use").setAttribute("href", state === "muted" ? "#i-mic-off" : "#i-mic");
   arrange();
@@ -190,7 +186,6 @@ async function startTalking(deviceId) {
     const track = await microphone.start(deviceId);
     await head.setMicrophone(track);
     hush();
-    if (before === "off") setMirror(true);
     setTalk(microphone.muted ? "muted" : "on");
   } catch (error) {
     setTalk(microphone.open ? before : "off");
@@ -206,20 +201,19 @@ function toggleTalk() {
   return setTalk(microphone.muted ? "muted" : "on");
 }
 
-function setMirror(on) {
-  head.mirror(on);
-  $("mirror").setAttribute("aria-pressed", String(on));
-  arrange();
+function chooseMode(mode) {
+  head.setMode(mode);
+  heard.clear();
+  setTalk($("talk").dataset.state);
+  introduce(faces);
 }
 
 $("talk-button").addEventListener("click", toggleTalk);
-$("mirror").addEventListener("click", () => setMirror(!head.mirroring));
 microphone.addEventListener("level", ({ detail }) => {
   $("talk-button").style.setProperty("--level", microphone.muted ? 0 : detail.level.toFixed(3));
 });
 microphone.addEventListener("lost", () => {
   head.setMicrophone(null);
-  setMirror(false);
   setTalk("off");
   tell({ code: "microphone_lost" }, { sticky: true });
 });
@@ -238,8 +232,16 @@ head.addEventListener("speaking", ({ detail }) => {
   arrange();
 });
 head.addEventListener("caption", ({ detail }) => captions.show(detail));
-// A caption that was on its way when Stop was pressed.
+// A caption that was on its way when Stop was pressed, or when somebody spoke.
 head.addEventListener("interrupted", () => captions.clear());
+head.addEventListener("transcript", ({ detail }) => {
+  if (detail.text) heard.show({ text: detail.text });
+  if (detail.final) heard.finish();
+});
+head.addEventListener("turn", ({ detail }) => {
+  thinking = detail.state === "thinking";
+  arrange();
+});
 head.addEventListener("error", ({ detail }) => tell(detail));
 
 function stop() {
@@ -252,7 +254,7 @@ async function say(text) {
   tried = true;
   hush();
   try {
-    await head.say(text);
+    await (head.mode === "converse" ? head.ask(text) : head.say(text));
     return true;
   } catch (error) {
     tell(error);
@@ -328,6 +330,7 @@ const panel = new Panel(head, microphone, {
     introduce(faces);
     head.connect();
   },
+  chooseMode,
   chooseMicrophone: (id) => id && startTalking(id),
   onQuality: (word) => {
     if (live.state === "live") showStatus(word === "Weak" ? "weak" : "live");
@@ -335,7 +338,7 @@ const panel = new Panel(head, microphone, {
 });
 
 $("captions-button").addEventListener("click", (e) => {
-  captions.visible = !captions.visible;
+  captions.visible = heard.visible = !captions.visible;
   e.currentTarget.setAttribute("aria-pressed", String(captions.visible));
 });
 $("notice-close").addEventListener("click", () => hush());
@@ -365,7 +368,9 @@ function introduce(list) {
   name = face.title ?? face.name;
   $("name").textContent = name;
   head.setAttribute("aria-label", `Live portrait of ${name}, a computer-generated person`);
-  text.placeholder = `Type something for ${name} to say`;
+  const tries = TRIES[head.mode] ?? TRIES.say;
+  [...$("tries").children].forEach((button, i) => (button.textContent = tries[i]));
+  text.placeholder = head.mode === "converse" ? `Write to ${name}` : `Type something for ${name} to say`;
   head.poster = $("ambient").src = head.api.poster(face.name);
   $("ambient").hidden = false;
   panel.showFaces(list, face.name);
@@ -380,4 +385,7 @@ head.api.avatars().then(introduce, () => {});
 head.config = await head.api.config().catch(() => head.config);
 measure();
 panel.offerQuality(head.config);
+if (MODES.includes(query.get("mode"))) head.setMode(query.get("mode"));
+panel.offerModes(head.config);
+introduce(faces);
 head.connect();

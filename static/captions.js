@@ -1,7 +1,7 @@
 /**
  * Captions: the sentence that is being spoken, its words lighting up as they are said.
  *
- * Place in the flow: fed by `app.js` with the `caption` and `speaking` events. For eyes the sentence appears over the
+ * Place in the flow: fed by `app.js` with the `caption` and `speaking` events; a second one shows what the person said. For eyes the sentence appears over the
  * portrait; for screen readers the same sentence goes once, whole, into a polite live region (word by word would be
  * unbearable), whether captions are shown or not.
  */
@@ -12,6 +12,8 @@ const LINGER_MS = 900;
 export class Captions {
   #element;
   #spoken;
+  #said;
+  #lingerMs;
   #visible = true;
   #words = [];
   #timers = [];
@@ -19,11 +21,14 @@ export class Captions {
 
   /**
    * @param {HTMLElement} element where the sentence is shown
-   * @param {HTMLElement} spoken polite live region
+   * @param {HTMLElement|null} spoken polite live region
+   * @param {{said?: boolean, lingerMs?: number}} options said: the words are lit from the start
    */
-  constructor(element, spoken) {
+  constructor(element, spoken, { said = false, lingerMs = LINGER_MS } = {}) {
     this.#element = element;
     this.#spoken = spoken;
+    this.#said = said;
+    this.#lingerMs = lingerMs;
   }
 
   get visible() {
@@ -54,14 +59,15 @@ export class Captions {
       this.#timers.push(setTimeout(light, Math.max(0, (piece.start_ms ?? start_ms) - start_ms)));
     });
     this.#element.hidden = !this.#visible;
-    this.#spoken.textContent = text;
+    if (this.#said) this.#words.forEach((span) => span.classList.add("said"));
+    if (this.#spoken) this.#spoken.textContent = text;
   }
 
   /** The sound has ended by itself. */
   finish() {
     this.#words.forEach((span) => span.classList.add("said"));
     clearTimeout(this.#hide);
-    this.#hide = setTimeout(() => this.clear(), LINGER_MS);
+    this.#hide = setTimeout(() => this.clear(), this.#lingerMs);
   }
 
   /** Gone at once, as after an interrupt. */

@@ -54,15 +54,17 @@ export class Panel {
   #before = null;
   #debug;
   #metrics = {};
+  #latency = {};
   #onQuality;
 
   /**
    * @param {import("./talking-head.js").TalkingHead} head
    * @param {import("./microphone.js").Microphone} microphone
-   * @param {{debug: boolean, chooseFace: (name: string) => void, chooseMicrophone: (id: string) => void,
+   * @param {{debug: boolean, chooseFace: (name: string) => void, chooseMode: (mode: string) => void,
+   *   chooseMicrophone: (id: string) => void,
    *   onQuality: (word: "Good"|"Fair"|"Weak") => void}} options onQuality is told once a second
    */
-  constructor(head, microphone, { debug, chooseFace, chooseMicrophone, onQuality }) {
+  constructor(head, microphone, { debug, chooseFace, chooseMode, chooseMicrophone, onQuality }) {
     this.#onQuality = onQuality;
     this.#head = head;
     this.#microphone = microphone;
@@ -70,6 +72,8 @@ export class Panel {
     this.chooseFace = chooseFace;
     $("debug").hidden = !debug;
     $("volume").addEventListener("input", (e) => (head.volume = Number(e.target.value)));
+    $("mode").addEventListener("change", (e) => chooseMode(e.target.value));
+    head.addEventListener("latency", ({ detail }) => (this.#latency = detail.stages_ms));
     $("devices").addEventListener("change", (e) => chooseMicrophone(e.target.value));
     $("quality").addEventListener("change", ({ target: { value } }) => head.setQuality(value === "auto" ? value : Number(value)));
     head.addEventListener("quality", ({ detail }) => this.#showQuality(detail));
@@ -110,6 +114,12 @@ export class Panel {
   offerQuality({ restores, quality }) {
     $("quality-label").hidden = !restores;
     $("quality").value = String(quality);
+  }
+
+  /** Let it be chosen what becomes of the microphone; where nobody hears it says why. */
+  offerModes({ hears, conversation_note: note }) {
+    $("mode").value = this.#head.mode === "converse" ? "converse" : "mirror";
+    $("mode-state").textContent = hears ? "" : note;
   }
 
   #showQuality({ asked, level, reason }) {
@@ -181,6 +191,7 @@ export class Panel {
       ["rtt media / channel", `${stats.rtt_ms} / ${stats.latency_ms} ms`],
       ["lost", `${stats.packets_lost} of ${stats.packets_received + stats.packets_lost}`],
       ["route", stats.route],
+      ...Object.entries(this.#latency).map(([stage, ms]) => [`turn: ${stage.replace("_", " ")}`, `${ms} ms`]),
       ...Object.entries(this.#metrics)
         .filter(([key, value]) => key !== "type" && ["number", "string"].includes(typeof value))
         .map(([key, value]) => [key, value]),

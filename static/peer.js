@@ -7,7 +7,7 @@
  * Invariants:
  *   - at most one RTCPeerConnection is alive, and every callback of an older one is ignored;
  *   - the audio line is sendrecv from the start, so a microphone joins by replaceTrack, without another offer;
- *   - the microphone, the quality and the switches for mirror and listening survive a reconnect; the session's id does not (aiortc has no ICE restart);
+ *   - the microphone, the quality, the mode and the switch for listening survive a reconnect; the session's id does not (aiortc has no ICE restart);
  *   - a session that this page has opened is closed by it, whatever happens in between.
  *
  * States: new -> connecting -> live -> (reconnecting -> live)* -> closed. `waiting` is a seat we are queueing for,
@@ -40,7 +40,7 @@ export class Peer extends EventTarget {
   #channel = null;
   #sender = null;
   #microphone = null;
-  #mirror = false;
+  #mode = null;
   #listening = false;
   #quality;
   #generation = 0;
@@ -108,10 +108,10 @@ export class Peer extends EventTarget {
     await this.#sender?.replaceTrack(track);
   }
 
-  /** Have what the microphone hears spoken back, or not. Kept across reconnects. */
-  setMirror(on) {
-    this.#mirror = on;
-    this.send({ type: "mirror", on });
+  /** What becomes of the microphone: "converse", "mirror" or "say". Kept across reconnects. */
+  setMode(mode) {
+    this.#mode = mode;
+    this.send({ type: "mode", mode });
   }
 
   /** Have the face show that it listens, or not. Kept across reconnects. */
@@ -203,7 +203,7 @@ export class Peer extends EventTarget {
     channel.onopen = () => {
       if (stale()) return;
       heard = ticked = performance.now();
-      if (this.#mirror) this.send({ type: "mirror", on: true });
+      if (this.#mode) this.send({ type: "mode", mode: this.#mode });
       if (this.#listening) this.send({ type: "listening", on: true });
       this.#heartbeat = setInterval(() => {
         const now = performance.now();

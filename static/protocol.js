@@ -7,14 +7,15 @@
  * Wire, in short (the server's README has the whole table):
  *   POST   offer                     {sdp, type, avatar?, quality?} -> {sdp, type, session_id}
  *   POST   sessions/{id}/say         {text}
+ *   POST   sessions/{id}/ask         {text}
  *   POST   sessions/{id}/audio       the bytes of a sound file
  *   POST   sessions/{id}/interrupt
  *   POST   sessions/{id}/close       also by sendBeacon while the page goes away
  *   GET    avatars, avatars/{name}/poster.jpg, config.json
  *   errors {error: {code, message}}  with a fitting status and, when busy, Retry-After
- *   data channel "visavis"           commands say, interrupt, mirror, listening, act, stop_action, quality, ping;
- *                                    events state, speaking, caption, viseme, action_started, action_ended, quality,
- *                                    metrics, error, pong
+ *   data channel "visavis"           commands say, ask, interrupt, mode, push_to_talk, listening, act, stop_action, quality,
+ *                                    ping; events state, speaking, caption, viseme, action_started, action_ended, quality,
+ *                                    user_speaking, transcript, turn, latency, metrics, error, pong
  */
 
 export const CHANNEL = "visavis";
@@ -26,6 +27,9 @@ export const DEFAULT_CONFIG = Object.freeze({
   session_max_s: 3600,
   restores: false,
   quality: "auto",
+  mode: "mirror",
+  hears: false,
+  conversation_note: "",
   ice_servers: [],
 });
 
@@ -96,6 +100,11 @@ const WORDS = {
   body_too_large: ["The file is too large", "{message}"],
   text_too_long: ["That is too long", "{message}"],
   queue_full: ["One thing after the other", "{message}"],
+  service_unreachable: ["A service does not answer", "{message}"],
+  service_timeout: ["A service takes too long", "{message}"],
+  service_rejected_key: ["A service refused its key", "{message}"],
+  service_rate_limited: ["A service has had enough for now", "{message}"],
+  model_not_chosen: ["Which language model?", "{message}"],
   not_connected: ["Not connected yet", "Wait for the portrait to come alive, then send it again."],
 };
 
@@ -189,6 +198,11 @@ export class Api {
   /** Speak a text. Rejects with `text_empty`, `text_too_long`, … */
   say(session, text) {
     return this.#call("POST", `sessions/${session}/say`, { text });
+  }
+
+  /** Have a text answered. Rejects with `text_empty`, `text_too_long`, `conversation_missing`, … */
+  ask(session, text) {
+    return this.#call("POST", `sessions/${session}/ask`, { text });
   }
 
   /** Stop speaking at once. */

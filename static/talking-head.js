@@ -14,7 +14,8 @@
  * Events (none bubbles; `detail` in braces)
  *   state     {state, reason, retryAt}   see peer.js; reason is a Problem or null
  *   firstframe {ms}                      the first picture, since `connect` or since the last one was lost
- *   speaking, caption, viseme, metrics, error, accepted, interrupted, action_started, action_ended, quality
+ *   speaking, caption, viseme, metrics, error, accepted, interrupted, action_started, action_ended, quality,
+ *   user_speaking, transcript, turn, latency
  *                                     as they come over the data channel; quality also when a connection begins
  *   sound     {muted, blocked}           blocked: the browser wants a click before it plays sound
  *   shape     {ratio}                    width / height of the picture
@@ -33,6 +34,7 @@ const BUFFER_MS = 120;
 const SERVER_EVENTS = new Set([
   ...["caption", "viseme", "metrics", "error", "accepted", "interrupted"],
   ...["action_started", "action_ended", "quality"],
+  ...["user_speaking", "transcript", "turn", "latency"],
 ]);
 
 export class TalkingHead extends HTMLElement {
@@ -43,7 +45,7 @@ export class TalkingHead extends HTMLElement {
   #started = 0;
   #speaking = false;
   #source = "";
-  #mirror = false;
+  #mode = null;
   #quality;
   #latencyMs = null;
   #unhush;
@@ -107,6 +109,7 @@ export class TalkingHead extends HTMLElement {
     if (!this.#peer) {
       this.#peer = new Peer(this.api, { avatar: this.avatar });
       if (this.#quality !== undefined) this.#peer.setQuality(this.#quality);
+      if (this.#mode) this.#peer.setMode(this.#mode);
       this.#peer.addEventListener("state", ({ detail }) => this.#onState(detail));
       this.#peer.addEventListener("stream", ({ detail }) => this.#show(detail.stream));
       this.#peer.addEventListener("leaving", () => this.#freeze());
@@ -151,16 +154,43 @@ export class TalkingHead extends HTMLElement {
   }
 
   /**
-   * Mirror: have what the microphone hears spoken back in its own voice.
-   * @param {boolean} on
+   * Have a text answered, in place of whatever is being said.
+   * @param {string} text
+   * @returns {Promise<{turn_id: number}>}
+   * @throws {import("./protocol.js").Problem} `text_empty`, `text_too_long`, `conversation_missing`, `not_connected`, …
    */
+  ask(text) {
+    return this.api.ask(this.#session(), text);
+  }
+
+  /**
+   * What becomes of the microphone: it is answered, spoken back in its own voice, or ignored.
+   * @param {"converse"|"mirror"|"say"} mode
+   */
+  setMode(mode) {
+    this.#mode = mode;
+    this.#peer?.setMode(mode);
+  }
+
+  get mode() {
+    return this.#mode ?? this.config.mode;
+  }
+
+  /** Mirror: have what the microphone hears spoken back in its own voice, or not. */
   mirror(on) {
-    this.#mirror = on;
-    this.#peer?.setMirror(on);
+    this.setMode(on ? "mirror" : "say");
   }
 
   get mirroring() {
-    return this.#mirror;
+    return this.mode === "mirror";
+  }
+
+  /**
+   * Push to talk: the microphone is heard only while the key is down; null listens always again.
+   * @param {boolean|null} down
+   */
+  pushToTalk(down) {
+    this.#peer?.send({ type: "push_to_talk", down });
   }
 
   /**

@@ -13,7 +13,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -21,6 +21,8 @@ import numpy as np
 
 from engine.audio.window import MelWindow
 from engine.avatar.bundle import Avatar, Clip
+from engine.conversation.asr.base import Transcript
+from engine.conversation.llm.base import Message
 from engine.conversation.tts.base import SpeechPiece, Word
 from engine.errors import BackendFailed
 from engine.lipsync.base import FacePatch, LipJob
@@ -252,12 +254,14 @@ class FakeVoice:
         delay_s: virtual time before each piece.
         time_source: whose time ``delay_s`` is.
         failing: raises after the first piece.
+        broken: raises at once.
         speaking: how many texts are being spoken now.
     """
 
     delay_s: float = 0.0
     time_source: VirtualTime | None = None
     failing: bool = False
+    broken: bool = False
     speaking: int = 0
     spoken: list[str] = field(default_factory=list)
 
@@ -267,7 +271,7 @@ class FakeVoice:
             for index, sentence in enumerate(part.strip() for part in text.split(".") if part.strip()):
                 if self.time_source is not None and self.delay_s:
                     await self.time_source.sleep(self.delay_s)
-                if self.failing and index:
+                if self.broken or (self.failing and index):
                     raise BackendFailed("voice_failed", "The fake voice was told to fail.")
                 words = sentence.split()
                 spoken = [Word(word, 100 * at, 100 * at + 90) for at, word in enumerate(words)]
@@ -275,6 +279,113 @@ class FakeVoice:
                 yield SpeechPiece(babble(0.1 * len(words))[::3].copy(), 16_000, sentence, spoken)
         finally:
             self.speaking -= 1
+
+    async def aclose(self) -> None:
+        pass
+
+
+class FakeVad:
+    """Takes loud for speech."""
+
+    def __init__(self) -> None:
+        self._rest = np.zeros(0, np.float32)
+
+    def push(self, samples: np.ndarray) -> list[float]:
+        self._rest = np.concatenate([self._rest, samples])
+        count = len(self._rest) // 512
+        blocks, self._rest = self._rest[: count * 512].reshape(count, 512), self._rest[count * 512 :]
+        return [1.0 if np.abs(block).max() > 0.05 else 0.0 for block in blocks]
+
+    def reset(self) -> None:
+        self._rest = np.zeros(0, np.float32)
+
+
+@dataclass(eq=False)
+class FakeListening:
+    """One turn that a ``FakeRecogniser`` hears."""
+
+    recogniser: FakeRecogniser
+    text: str
+    samples: int = 0
+    cancelled: bool = False
+    finished: bool = False
+
+    def push(self, samples: np.ndarray) -> None:
+        self.samples += len(samples)
+
+    async def partial(self) -> Transcript | None:
+        return Transcript(self.text, False) if self.recogniser.partials and self.text else None
+
+    async def finish(self) -> Transcript:
+        await self.recogniser.time_source.sleep(self.recogniser.delay_s)
+        if self.recogniser.failing:
+            raise BackendFailed("asr_failed", "The fake recogniser was told to fail.")
+        self.finished = True
+        return Transcript(self.text, True)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass
+class FakeRecogniser:
+    """Hears the texts it was given, one a turn, however long the speech; then nothing.
+
+    Attributes:
+        texts: what is heard.
+        partials: tells the text while it is being spoken.
+        delay_s: virtual time that ``finish`` takes.
+        turns: everything that was listened to.
+    """
+
+    time_source: VirtualTime
+    texts: list[str] = field(default_factory=list)
+    partials: bool = True
+    delay_s: float = 0.1
+    failing: bool = False
+    turns: list[FakeListening] = field(default_factory=list)
+
+    def listen(self) -> FakeListening:
+        text = self.texts[len(self.turns)] if len(self.turns) < len(self.texts) else ""
+        self.turns.append(FakeListening(self, text))
+        return self.turns[-1]
+
+    async def aclose(self) -> None:
+        pass
+
+
+@dataclass
+class FakeModel:
+    """Answers with the texts it was given, one a turn, word by word.
+
+    Attributes:
+        delay_s: virtual time before the first word.
+        asked: what it was asked, messages and all.
+        open: answers that are being made.
+        fails_after: words after which it fails; None: never.
+    """
+
+    time_source: VirtualTime
+    texts: list[str] = field(default_factory=list)
+    delay_s: float = 0.1
+    asked: list[list[Message]] = field(default_factory=list)
+    open: int = 0
+    fails_after: int | None = None
+
+    async def reply(self, messages: Sequence[Message], *, temperature: float | None = None) -> AsyncGenerator[str]:
+        self.open += 1
+        self.asked.append(list(messages))
+        try:
+            await self.time_source.sleep(self.delay_s)
+            text = self.texts[min(len(self.asked), len(self.texts)) - 1] if self.texts else ""
+            for index, word in enumerate(text.split()):
+                if index == self.fails_after:
+                    break
+                yield word + " "
+            if self.fails_after is not None:
+                raise BackendFailed("service_failed", "The fake model was told to fail.")
+        finally:
+            self.open -= 1
 
     async def aclose(self) -> None:
         pass

@@ -154,11 +154,24 @@ async def spoken(text: str, config: Config) -> np.ndarray:
         raise TextInvalid("text_too_long", f"The text is longer than {MAX_TEXT_CHARS} characters.")
     if not is_speakable(text):
         raise TextInvalid("text_empty", "There is nothing to say: the text is empty.")
-    voice = registry.create_voice(config.voice, name=config.voice_name, rate_wpm=config.voice_rate)
+    voice = registry.create_voice(
+        config.voice,
+        url=config.voice_url,
+        key=config.voice_key,
+        model=config.voice_model,
+        name=config.voice_name,
+        rate_wpm=config.voice_rate,
+    )
     try:
-        pieces = [to_playout(piece.samples, piece.sample_rate) async for piece in voice.speak(text)]
+        # Parts of one sentence are joined before they are resampled, or every border would click.
+        sentences: list[tuple[int, list[np.ndarray]]] = []
+        async for piece in voice.speak(text):
+            if piece.text or not sentences:
+                sentences.append((piece.sample_rate, []))
+            sentences[-1][1].append(piece.samples)
     finally:
         await voice.aclose()
+    pieces = [to_playout(np.concatenate(parts), rate) for rate, parts in sentences]
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
     if samples.size == 0:
         raise AudioInvalid("audio_empty", "The voice made no sound of this text; use words it can read.")

@@ -59,7 +59,7 @@ def test_portrait_moves_at_rest(visit):
 
 
 def test_one_click_starts_microphone_and_sound_and_the_voice_comes_back(visit):
-    visited = visit().alive()
+    visited = visit("?mode=mirror").alive()
     assert visited.js("visavis.muted")
     visited.page.click("#talk-button")
     visited.until("document.querySelector('#talk').dataset.state === 'on'")
@@ -83,7 +83,7 @@ RECORD_COMMANDS = """() => {
 
 
 def test_face_listens_while_the_microphone_is_on(visit):
-    visited = visit().alive()
+    visited = visit("?mode=mirror").alive()
     visited.js(RECORD_COMMANDS)
     visited.page.click("#talk-button")
     visited.until("window.commands.some(c => c.type === 'listening' && c.on)")
@@ -113,7 +113,7 @@ def test_movements_of_the_face_are_offered_and_asked_for(visit):
 
 
 def test_muted_microphone_is_silence(visit):
-    visited = visit().alive()
+    visited = visit("?mode=mirror").alive()
     visited.page.click("#talk-button")
     visited.until("visavis.speaking")
     visited.page.click("#talk-button")
@@ -126,7 +126,7 @@ def test_muted_microphone_is_silence(visit):
 
 
 def test_typed_sentence_is_spoken_with_sound_and_captions(visit):
-    visited = visit().alive()
+    visited = visit("?mode=say").alive()
     before = visited.energy()
     type_and_send(visited, SENTENCE)
     visited.until("visavis.speaking")
@@ -143,7 +143,7 @@ def test_typed_sentence_is_spoken_with_sound_and_captions(visit):
 
 
 def test_captions_can_be_switched_off(visit):
-    visited = visit().alive()
+    visited = visit("?mode=say").alive()
     visited.page.click("#captions-button")
     type_and_send(visited, SENTENCE)
     visited.until("visavis.speaking && document.querySelector('#spoken').textContent")
@@ -151,9 +151,20 @@ def test_captions_can_be_switched_off(visit):
     assert visited.js("document.querySelector('#captions-button').getAttribute('aria-pressed')") == "false"
 
 
+def test_typed_question_is_answered_in_a_conversation(visit):
+    visited = visit().alive()
+    visited.js("visavis.addEventListener('turn', (e) => (window.turn = e.detail.state))")
+    type_and_send(visited, "Hello! Who are you?")
+    visited.until("visavis.speaking && visavis.source === 'reply'")
+    visited.until("document.querySelector('#heard').textContent === 'Hello! Who are you?'")
+    visited.until("!document.querySelector('#captions').hidden")
+    visited.page.keyboard.press("Escape")
+    visited.until("window.turn === 'interrupted' && !visavis.speaking")
+
+
 @pytest.mark.parametrize("way", ["button", "Escape"])
 def test_interrupt_ends_speech_at_once(visit, way):
-    visited = visit().alive()
+    visited = visit("?mode=say").alive()
     type_and_send(visited, " ".join([SENTENCE] * 8))
     visited.until("visavis.speaking && !document.querySelector('#stop').hidden")
     started_s = time.monotonic()

@@ -66,6 +66,9 @@ class FakeSession:
         self.heard: list[np.ndarray] = []
         self.streams: list[FakeStream] = []
         self.mirror = False
+        self.mode = "say"
+        self.asked_texts: list[str] = []
+        self.keys: list[bool | None] = []
         self.listening = False
         self.asked: Quality = "auto"
         self.encoded_s: list[float] = []
@@ -105,6 +108,16 @@ class FakeSession:
 
     def set_mirror(self, on: bool) -> None:
         self.mirror = on
+
+    def set_mode(self, mode: str) -> None:
+        self.mode, self.mirror = mode, mode == "mirror"
+
+    async def ask(self, text: str) -> int:
+        self.asked_texts.append(text)
+        return len(self.asked_texts)
+
+    def push_to_talk(self, down: bool | None) -> None:
+        self.keys.append(down)
 
     def act(self, name: str) -> None:
         if name != "nod":
@@ -185,6 +198,7 @@ class FakeStage:
         self.fail_with: Exception | None = None
         self.closed = False
         self.restores = True
+        self.mode, self.hears, self.note = "converse", True, ""
         self._files = ThreadPoolExecutor(1)
 
     async def on_file_thread(self, work: Callable[[], T]) -> T:

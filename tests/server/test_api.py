@@ -194,6 +194,22 @@ async def test_an_interrupt_says_what_was_played(server, session):
     assert await response.json() == {"utterance_id": 0, "played_ms": 120, "dropped_ms": 340}
 
 
+@pytest.mark.parametrize(("asked", "mode"), [(None, "converse"), ("mirror", "mirror"), ("idle", "say"), ("say", "say")])
+async def test_an_offer_says_what_becomes_of_the_microphone_or_leaves_it_to_the_server(server, asked, mode):
+    async with Browser() as browser:
+        body = {**await browser.offer()} | ({"mode": asked} if asked else {})
+        await server.client.post("/offer", json=body)
+    assert server.session.mode == mode
+    await server.end()
+
+
+async def test_a_question_is_asked(server, session):
+    response = await server.client.post(f"/sessions/{session}/ask", json={"text": "Who are you?"})
+    assert (response.status, await response.json()) == (202, {"turn_id": 1})
+    assert server.session.asked_texts == ["Who are you?"]
+    assert (await server.client.post(f"/sessions/{session}/ask", json={"text": 3})).status == 422
+
+
 async def test_mirror_is_switched(server, session):
     response = await server.client.post(f"/sessions/{session}/mirror", json={"on": True})
     assert (response.status, await response.json()) == (200, {"on": True})
@@ -341,7 +357,8 @@ async def test_nothing_of_an_upload_stays_on_disk(server, session, tmp_path, mon
 # ---- requests of the wrong shape
 
 
-JSON_ROUTES = ["/offer", "/sessions/{}/say", "/sessions/{}/mirror", "/sessions/{}/listening", "/sessions/{}/actions",
+JSON_ROUTES = ["/offer", "/sessions/{}/say", "/sessions/{}/ask", "/sessions/{}/mirror", "/sessions/{}/listening",
+               "/sessions/{}/actions",
                "/sessions/{}/quality"]
 
 
@@ -399,7 +416,9 @@ async def test_an_unknown_method_is_told_which_are_known(server, method, path, a
     assert allowed in response.headers["Allow"]
 
 
-@pytest.mark.parametrize("action", ["say", "audio", "interrupt", "mirror", "listening", "actions", "quality", "close"])
+@pytest.mark.parametrize(
+    "action", ["say", "ask", "audio", "interrupt", "mirror", "listening", "actions", "quality", "close"]
+)
 async def test_an_unknown_session_is_not_found(server, action):
     response = await server.client.post(f"/sessions/nope/{action}", json={"text": "a", "on": True, "name": "nod"})
     assert await error_of(response) == (404, "session_not_found")

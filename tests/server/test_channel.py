@@ -65,3 +65,26 @@ async def test_a_quality_that_is_none_is_refused_and_changes_nothing(channel, co
     channel.say(type="quality", **command)
     await eventually(lambda: channel.of("error"))
     assert channel.of("error")[0]["code"] == "invalid_request" and channel.session.asked == "auto"
+
+
+async def test_questions_modes_and_the_talk_key_reach_the_session(channel):
+    channel.say(type="ask", text="Who are you?")
+    channel.say(type="mode", mode="mirror")
+    channel.say(type="push_to_talk", down=True)
+    channel.say(type="push_to_talk", down=None)
+    await eventually(lambda: len(channel.session.keys) == 2)
+    assert channel.session.asked_texts == ["Who are you?"] and channel.session.mode == "mirror"
+    assert channel.session.keys == [True, None]
+    assert channel.of("accepted") == [
+        {"type": "accepted", "command": "ask", "turn_id": 1},
+        {"type": "accepted", "command": "mode", "mode": "mirror"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "command", [{"type": "mode", "mode": "sing"}, {"type": "push_to_talk"}, {"type": "ask"}, {"type": "ask", "text": 1}]
+)
+async def test_a_wrong_command_of_a_conversation_is_refused(channel, command):
+    channel.say(**command)
+    await eventually(lambda: channel.of("error"))
+    assert channel.of("error")[0]["code"] == "invalid_request" and not channel.session.asked_texts

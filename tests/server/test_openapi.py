@@ -16,7 +16,8 @@ from server.app import VERSION
 DOCUMENT = json.loads((Path(schemas.__file__).parent / "openapi.json").read_text())
 MODELS = DOCUMENT["components"]["schemas"]
 REQUESTS = [
-    schemas.Offer, schemas.Say, schemas.Mirror, schemas.Listening, schemas.Action, schemas.Quality, schemas.PcmHello,
+    schemas.Offer, schemas.Say, schemas.Ask, schemas.Mirror, schemas.Listening, schemas.Action,
+    schemas.Quality, schemas.PcmHello,
 ]  # fmt: skip
 METHODS = {"get", "post", "put", "patch", "delete"}
 

@@ -3,7 +3,9 @@
 Place in the flow: text of an utterance -> Voice -> SpeechPiece -> playout resampling -> producer.
 
 Invariants:
-    * pieces come in the order of the text, one per sentence, and together they are the whole text;
+    * pieces come in the order of the text, and their texts together are the whole text;
+    * a sentence is one piece, or, where its sound arrives bit by bit, one piece with its text and more without,
+      all ``more`` but the last;
     * every word lies inside its piece: ``0 <= start_ms <= end_ms <= duration_ms``.
 """
 
@@ -34,19 +36,23 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class SpeechPiece:
-    """One spoken sentence.
+    """One spoken sentence, or a part of the sound of one.
 
     Attributes:
-        samples: (N,) int16 mono.
-        sample_rate: Hz; whatever the voice makes, playout resamples.
-        text: the sentence, cleaned of control characters.
+        samples: (N,) int16 mono; N may be 0 in the last of several parts.
+        sample_rate: Hz, the same for all parts of a sentence; whatever the voice makes, playout resamples.
+        text: the sentence, cleaned of control characters; empty in all parts but the first.
         words: its words in order; empty when the voice does not tell.
+        more: the next piece goes on with the same sentence, without a gap.
+        expected_ms: about how long the whole sentence will be, milliseconds, where ``more`` is to come.
     """
 
     samples: np.ndarray
     sample_rate: int
     text: str
     words: list[Word] = field(default_factory=list)
+    more: bool = False
+    expected_ms: int = 0
 
     @property
     def duration_ms(self) -> int:

@@ -26,7 +26,7 @@ import numpy as np
 
 from engine.conversation.tts.base import SpeechPiece, Word
 from engine.conversation.tts.scripts import language_of
-from engine.conversation.tts.sentences import clean_text, split_sentences
+from engine.conversation.tts.sentences import clean_text, pause_after_ms, split_sentences
 from engine.errors import BackendFailed, ConfigInvalid
 
 DEFAULT_VOICE = "en-us+f3"
@@ -42,7 +42,6 @@ _EVENT_END_OF_LIST, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
 _MAX_DATA_PATH_BYTES = 120  # the library keeps paths below its data folder in buffers of 160 bytes
 _PEAK = 0.7  # loudest sample of a piece; -3 dB of headroom for the resampler behind it
 _MAX_GAIN = 3.0
-_SENTENCE_PAUSE_MS = 220
 _ALIASES = {"en-gb": "en", "zh": "cmn"}  # names that people use and the library does not know
 
 
@@ -349,7 +348,7 @@ class EspeakVoice:
             made = await self._espeak.asynthesise(sentence, voice, self._rate_wpm, self._pitch, 55)
             if all(phoneme.name.startswith("_") for phoneme in made.phonemes):
                 continue  # nothing in it that is spoken
-            pause_ms = _SENTENCE_PAUSE_MS if index + 1 < len(sentences) else 0
+            pause_ms = pause_after_ms(sentence) if index + 1 < len(sentences) else 0
             samples = np.pad(_level(made.samples), (0, made.sample_rate * pause_ms // 1000))
             yield SpeechPiece(samples, made.sample_rate, sentence, made.words)
 

@@ -1,0 +1,390 @@
+"""One conversation: hears a person, decides whose turn it is, has the answer made and spoken, and yields.
+
+Place in the flow: microphone -> Dialogue (ear, turns, recogniser, language model, sentences) -> Reply -> session; typed
+text enters where the recogniser's words do.
+
+A turn of the person becomes one task: words -> history -> language model -> sentences -> reply, until the reply was
+heard to its end. What the person does meanwhile is heard all the same:
+    * speaking on before anything of the answer was heard withdraws it; the words of both parts are answered together;
+    * speaking over the avatar ducks it, then pauses it, and ends in an interruption or, when it was none, in going on.
+      What they said over it is a contender until then: it takes the floor or is forgotten.
+
+Invariants:
+    * it owns no clock: the session's frames are its ticks, so the same sound gives the same conversation;
+    * the history keeps what was really heard of an answer, and nothing of a turn of which nothing was;
+    * whatever fails in a turn ends that turn only: an event tells, the avatar apologises if so configured, and listens;
+    * no text of the person or of the model is ever logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from engine.aio import Tasks
+from engine.conversation.answer import Answerer, DialogueOptions, Outcome, Turn
+from engine.conversation.asr.base import Listening, Recogniser
+from engine.conversation.ear import PREROLL_S, Ear
+from engine.conversation.history import History
+from engine.conversation.llm.base import LanguageModel
+from engine.conversation.roles import SentenceSplitter, Speaker, VoiceActivity
+from engine.conversation.turn import TurnEvent, TurnTaker
+from engine.conversation.waterfall import Waterfall
+from engine.errors import BackendFailed, VisavisError
+from engine.metrics import EngineMetrics
+from engine.slots import Published
+
+DUCKED = 0.3
+"""Level of the avatar's voice while it is not certain yet that it is being interrupted."""
+KEY_PREROLL_S = 0.1
+"""Sound from before the talk key went down: hands and lips are not that exact."""
+PARTIAL_FRAMES = 5
+"""Frames between two questions for the words so far (200 ms)."""
+_log = logging.getLogger(__name__)
+
+
+class Dialogue:
+    """The conversation of one session.
+
+    The language model is shared and belongs to the caller; all else is of this dialogue alone and closed with it.
+
+    Args:
+        speaker: the session.
+        vad: voice activity; None where only typed text is answered.
+        turns: whose turn it is.
+        recogniser: speech to words. None where only typed text is answered.
+        model: words to an answer.
+        history: what was said.
+        sentences: makes a splitter for each answer.
+        metrics: where to count.
+        options: how it goes.
+    """
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        *,
+        vad: VoiceActivity | None,
+        turns: TurnTaker,
+        recogniser: Recogniser | None,
+        model: LanguageModel,
+        history: History,
+        sentences: Callable[[], SentenceSplitter],
+        metrics: EngineMetrics,
+        options: DialogueOptions | None = None,
+    ) -> None:
+        self._speaker = speaker
+        self._ear = Ear(vad, recogniser)
+        self._turns = turns
+        self._options = options or DialogueOptions()
+        self._metrics = metrics
+        self._answerer = Answerer(speaker, model, history, sentences, metrics, self._options)
+        self._tasks = Tasks("dialogue")
+        self._ids = itertools.count(1)
+        self._partial: asyncio.Task[None] | None = None
+        self._frames = 0
+        self._hearing: Literal["always", "push_to_talk"] = "always"
+        # Whose answer is made or heard, and who may take the floor from it.
+        self._turn: Turn | None = None
+        self._contender: Turn | None = None
+        self._carried = ""
+        self._greeted = False
+        self._paused = False
+        self._avatar_speaks = False
+        self._user_speaks = False
+        self._closed = False
+
+    # What comes in ------------------------------------------------------------------------------------------------
+
+    def hear(self, samples: np.ndarray) -> None:
+        """Takes microphone sound, (n,) int16 mono at 48 kHz, any n; never blocks."""
+        if self._closed:
+            return
+        if not self._greeted:
+            self._greeted = True
+            self._greet()
+        for probability in self._ear.hear(samples):
+            self._follow(self._turns.heard(probability, self._now_s()))
+
+    def ask(self, text: str) -> int:
+        """Answers a typed text, in place of what is being answered; interrupt the session first.
+
+        Returns:
+            The turn's id.
+        """
+        self._greeted = True
+        turn = self._new_turn(self._now_s())
+        turn.text, turn.stage = text, "model"
+        self._begin(turn)
+        self._tell_words(turn, text)
+        turn.task = self._tasks.start(self._take_turn(turn, None, None), "turn")
+        return turn.turn_id
+
+    def push_to_talk(self, down: bool | None) -> None:
+        """The talk key goes down or up, and only what is said meanwhile is heard; None listens always again."""
+        now_s = self._now_s()
+        self._hearing = "always" if down is None else "push_to_talk"
+        self._follow(self._turns.set_mode(self._hearing, now_s))
+        if down is not None:
+            self._follow(self._turns.push_to_talk(down, now_s))
+
+    def attend(self, on: bool) -> None:
+        """Whether the microphone's sound comes here; without it nothing of what was being heard remains."""
+        if not on:
+            self._ear.forget()
+            self._tell_user(False)
+        self._follow(self._turns.set_mode(self._hearing if on else "typed", self._now_s()))
+
+    def published(self, published: Published) -> None:
+        """Takes every frame as it leaves: the dialogue's clock, and how it knows what was heard."""
+        if self._closed:
+            return
+        self._frames += 1
+        now_s = self._now_s()
+        turn = self._turn
+        if turn is not None and turn.reply is not None:
+            self._answerer.watch(turn, turn.reply, published)
+        speaks = published.speech is not None or self._paused
+        if speaks != self._avatar_speaks:
+            self._avatar_speaks = speaks
+            self._follow(self._turns.avatar(speaks, False, now_s))
+        self._follow(self._turns.tick(now_s))
+        asked = self._partial is not None and not self._partial.done()
+        if self._ear.listens and not asked and self._frames % PARTIAL_FRAMES == 0:
+            self._partial = self._tasks.start(self._ask_partial(), "partial")
+
+    def cut(self) -> None:
+        """The session was interrupted: the answer ends here, and the history keeps what was heard of it."""
+        self._carried = ""
+        contender, self._contender = self._contender, None
+        if contender is not None and contender.task is not None:
+            contender.task.cancel()
+        self._yield()
+
+    async def aclose(self) -> None:
+        """Ends every task and the recogniser. Idempotent and time-limited."""
+        self._closed = True
+        self._ear.drop()
+        await self._tasks.aclose()
+        await self._ear.aclose()
+
+    # Turn-taking --------------------------------------------------------------------------------------------------
+
+    def _follow(self, events: Sequence[TurnEvent]) -> None:
+        for event in events:
+            match event.kind:
+                case "speech_started":
+                    self._tell_user(True)
+                    # What was said before the key went down is nobody's business.
+                    self._ear.open(KEY_PREROLL_S if self._hearing == "push_to_talk" else PREROLL_S)
+                    self._withdraw()
+                case "duck":
+                    self._speaker.duck(DUCKED)
+                case "unduck":
+                    self._speaker.duck(1.0)
+                case "barge_in":
+                    self._paused = True
+                    self._speaker.pause()
+                case "false_interruption":
+                    self._paused = False
+                    self._speaker.duck(1.0)
+                    self._speaker.resume()
+                case "interrupted":
+                    self._avatar_speaks = False
+                    # Where Stop or a typed text has ended the pause, what was paused is gone, and what came must stay.
+                    if self._paused:
+                        self._yield()
+                        self._tasks.start(self._speaker.cut_off(), "cut-off")
+                    contender, self._contender = self._contender, None
+                    if contender is not None:
+                        self._begin(contender)
+                case "turn_dropped":
+                    self._tell_user(False)
+                    self._ear.drop()
+                    self._take_up()
+                case "end_of_turn":
+                    self._tell_user(False)
+                    self._end_of_turn(event)
+
+    def _end_of_turn(self, event: TurnEvent) -> None:
+        listening = self._ear.take()
+        if listening is None:
+            return
+        turn = self._new_turn(event.since_s, over_pause=self._paused)
+        turn.waterfall.reach("endpoint", event.at_s)
+        before = self._contender or self._turn
+        if before is not None and not before.audible:
+            self._supersede(before)
+        if self._turn is not None and self._turn.audible:
+            self._contender = turn
+        else:
+            self._begin(turn)
+        waits_for = before.task if before is not None and before.superseded else None
+        turn.task = self._tasks.start(self._take_turn(turn, listening, waits_for, event.turn), "turn")
+
+    def _withdraw(self) -> None:
+        """The person goes on speaking: an answer of which nothing was heard yet is made anew, to all they say."""
+        for turn in (self._contender, self._turn):
+            if turn is not None and not turn.audible:
+                self._supersede(turn)
+
+    def _supersede(self, turn: Turn) -> None:
+        turn.superseded = True
+        # Words that are still being recognised are wanted all the same; their turn ends when it has them.
+        if turn.stage != "recogniser":
+            self._carry(turn)
+
+    def _carry(self, turn: Turn) -> None:
+        """Leaves the words of a turn to the one that follows it."""
+        self._carried = turn.text
+        if turn is self._contender:
+            self._contender = None
+        if turn is self._turn:
+            self._turn = None
+        self._answerer.tell(turn, "withdrawn")
+        if turn.task is not None and turn.task is not asyncio.current_task():
+            turn.task.cancel()
+        if turn.reply is not None:
+            self._tasks.start(self._speaker.cut_off(), "cut-off")
+
+    def _take_up(self) -> None:
+        """What seemed to go on was nothing: what it withdrew is answered after all."""
+        if self._turn is not None:
+            self._turn.superseded = False
+        elif self._carried:
+            text, self._carried = self._carried, ""
+            turn = self._new_turn(self._now_s())
+            turn.text, turn.stage = text, "model"
+            self._begin(turn)
+            turn.task = self._tasks.start(self._take_turn(turn, None, None), "turn")
+
+    def _yield(self) -> None:
+        """Ends the answer that is being heard or made."""
+        self._paused = False
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            self._answerer.keep(turn, "interrupted")
+            if turn.task is not None and turn.task is not asyncio.current_task():
+                turn.task.cancel()
+
+    def _tell_user(self, speaks: bool) -> None:
+        if speaks != self._user_speaks:
+            self._user_speaks = speaks
+            self._speaker.set_listening(speaks)
+            self._speaker.tell("user_speaking", speaking=speaks)
+
+    async def _ask_partial(self) -> None:
+        try:
+            text = await self._ear.partial()
+        except VisavisError:
+            return  # the final words may come all the same, and fail aloud if they do not
+        if text is not None:
+            self._speaker.tell("transcript", role="user", text=text, final=False)
+            self._follow(self._turns.transcript(text, False, self._now_s()))
+
+    # Answering ----------------------------------------------------------------------------------------------------
+
+    def _new_turn(self, from_s: float, *, over_pause: bool = False) -> Turn:
+        return Turn(next(self._ids), Waterfall(from_s), over_pause)
+
+    def _begin(self, turn: Turn) -> None:
+        self._turn = turn
+        self._answerer.tell(turn, "thinking")
+
+    async def _take_turn(
+        self, turn: Turn, listening: Listening | None, before: asyncio.Task[None] | None, number: int | None = None
+    ) -> None:
+        """The task of a turn. Args: before: whose words it may inherit; number: how ``turns`` calls it."""
+        try:
+            if before is not None and not before.done():
+                await asyncio.wait([before])
+            if listening is not None and not await self._recognise(turn, listening, number):
+                return
+            await self._answerer.answer(turn)
+            self._finish_turn(turn, "failed" if turn.reply is None or turn.reply.failed else "answered")
+        except VisavisError as error:
+            await self._apologise(turn, error)
+        except Exception as error:
+            _log.exception("a turn failed")
+            failure = BackendFailed("turn_failed", "The answer failed; the log says why. Please say it again.")
+            failure.__cause__ = error
+            await self._apologise(turn, failure)
+        finally:
+            if listening is not None:
+                listening.cancel()
+            if turn.reply is not None:
+                turn.reply.end()
+
+    async def _recognise(self, turn: Turn, listening: Listening, number: int | None) -> bool:
+        """Waits for the words of a turn; False when there is nothing to answer now."""
+        transcript = await listening.finish()
+        text = transcript.text.strip()
+        turn.waterfall.reach("transcript", self._now_s())
+        turn.text = f"{self._carried} {text}".strip()
+        self._carried = ""
+        if text:
+            self._tell_words(turn, text)
+        self._follow(self._turns.transcript(text, True, self._now_s(), number))
+        if turn.superseded:
+            self._carry(turn)
+            return False
+        if turn is self._contender:
+            self._contender = None
+            if turn.over_pause or not text:
+                return False  # nothing that takes the floor
+            self._yield()
+            self._tasks.start(self._speaker.cut_off(), "cut-off")
+            self._begin(turn)
+        if not turn.text:
+            self._finish_turn(turn, "empty")
+        turn.stage = "model"
+        return bool(turn.text)
+
+    async def _apologise(self, turn: Turn, error: VisavisError) -> None:
+        self._metrics.failures(turn.stage).inc()
+        self._speaker.tell("error", **error.to_dict(), turn_id=turn.turn_id)
+        if turn is self._contender:
+            self._contender = None
+        if turn is not self._turn:
+            return  # somebody else has the floor
+        voiceless = turn.reply is not None and turn.reply.failed
+        try:
+            if self._options.speak_errors and not turn.superseded and not voiceless:
+                await self._answerer.apologise(turn)
+            else:
+                await self._answerer.hear_out(turn)
+        except VisavisError as unsaid:
+            _log.warning("an apology could not be said: %s", unsaid.code)
+        self._finish_turn(turn, "failed")
+
+    def _greet(self) -> None:
+        if self._options.greeting and self._turn is None:
+            turn = self._new_turn(self._now_s())
+            turn.stage = "voice"
+            self._begin(turn)
+            turn.task = self._tasks.start(self._say_greeting(turn), "greeting")
+
+    async def _say_greeting(self, turn: Turn) -> None:
+        try:
+            self._answerer.say(turn, [self._options.greeting])
+        except VisavisError as error:
+            self._speaker.tell("error", **error.to_dict(), turn_id=turn.turn_id)
+        if turn.reply is not None:
+            await self._answerer.hear_out(turn)
+        self._finish_turn(turn, "failed" if turn.reply is None or turn.reply.failed else "answered")
+
+    def _finish_turn(self, turn: Turn, outcome: Outcome) -> None:
+        if self._turn is turn:
+            self._turn = None
+            self._answerer.keep(turn, outcome)
+
+    def _tell_words(self, turn: Turn, text: str) -> None:
+        self._speaker.tell("transcript", role="user", text=text, final=True, turn_id=turn.turn_id)
+
+    def _now_s(self) -> float:
+        return self._speaker.clock.now_s()
