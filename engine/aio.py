@@ -44,7 +44,8 @@ class DropOldest(Generic[T]):
         self.dropped = 0
         self._items: deque[T] = deque()
         self._closed = False
-        self._waiting: set[asyncio.Future[None]] = set()
+        # In order, so that the reader who has waited longest is served first.
+        self._waiting: dict[asyncio.Future[None], None] = {}
 
     def __len__(self) -> int:
         return len(self._items)
@@ -78,11 +79,11 @@ class DropOldest(Generic[T]):
             if self._closed:
                 raise Closed("closed", "This channel is closed.")
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(future)
+            self._waiting[future] = None
             try:
                 await future
             finally:
-                self._waiting.discard(future)
+                del self._waiting[future]
         return self._items.popleft()
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ async def fake():
 
 @pytest.fixture
 async def recogniser(fake: FakeService):
-    patience = Timeouts(connect_s=1.0, first_byte_s=0.6, next_byte_s=0.3)
+    patience = Timeouts(connect_s=2, first_byte_s=1.5, next_byte_s=1)
     recogniser = OpenAiRecogniser(fake.url, key=KEY, language="en-GB", timeouts=patience)
     yield recogniser
     await recogniser.aclose()

@@ -104,7 +104,7 @@ async def test_a_failure_that_stays_is_reported_at_once(fake: FakeService, mood:
     started_s = time.monotonic()
     error = await fails(fake, mood)
     assert error.code == code
-    assert time.monotonic() - started_s < 0.3
+    assert time.monotonic() - started_s < 2
     assert len(fake.requests) == 1
 
 
@@ -123,7 +123,7 @@ async def test_slowness_ends_in_time_and_is_not_retried(
     started_s = time.monotonic()
     error = await fails(fake, mood)
     assert error.code == code
-    assert within_s - 0.05 < time.monotonic() - started_s < within_s + 0.4
+    assert within_s - 0.05 < time.monotonic() - started_s < within_s + 2
     assert len(fake.requests) == 1
     await fake.wait_gone()
 

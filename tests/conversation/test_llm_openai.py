@@ -19,7 +19,7 @@ from tests.conversation.misbehaving import HTML, RUBBISH, FakeService, Mood
 KEY = "sk-secret-0123456789"
 PROMPT = "the innermost thoughts of a customer"
 ASKED = [Message("system", "You are Maya."), Message("user", PROMPT)]
-PATIENCE = Timeouts(connect_s=0.5, first_byte_s=0.6, next_byte_s=0.3)
+PATIENCE = Timeouts(connect_s=2, first_byte_s=1.5, next_byte_s=1)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ async def test_each_failure_has_its_error_and_tells_no_secret(
         with pytest.raises(BackendFailed) as caught:
             await deltas(model)
     assert caught.value.code == code
-    assert time.monotonic() - started_s < 1.0
+    assert time.monotonic() - started_s < 5
     logging.getLogger("test").error("turn failed", exc_info=caught.value)
     assert not any(secret in caplog.text + caught.value.message for secret in (KEY, PROMPT))
 

@@ -18,7 +18,7 @@ from tests.conversation.misbehaving import FakeService, Mood
 from tests.fakes import FakeLipSync
 
 KEY = "sk-secret-0123456789"
-PATIENCE = Timeouts(connect_s=0.5, first_byte_s=0.6, next_byte_s=0.3)
+PATIENCE = Timeouts(connect_s=2, first_byte_s=1.5, next_byte_s=1)
 
 
 @pytest.fixture
