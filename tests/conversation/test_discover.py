@@ -40,7 +40,7 @@ async def test_what_is_no_language_model_is_left_alone(mood: Mood) -> None:
         other.moods["models"] = [mood]
         started_s = time.monotonic()
         assert await discover(ports={other.port: "llama.cpp"}) == []
-        assert time.monotonic() - started_s < 0.5
+        assert time.monotonic() - started_s < 1.5
         assert len(other.requests) <= 1 + mood.hang_up, "a GET that was hung up on is repeated by the library"
 
 
@@ -56,7 +56,7 @@ async def test_all_are_asked_at_the_same_time() -> None:
             fake.moods["models"] = [Mood(first_byte_s=0.15)]
         started_s = time.monotonic()
         assert len(await discover(ports={one.port: "a", two.port: "b", three.port: "c"})) == 3
-        assert time.monotonic() - started_s < 0.35
+        assert time.monotonic() - started_s < 0.44
 
 
 async def test_does_not_ask_itself() -> None:

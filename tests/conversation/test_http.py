@@ -180,7 +180,7 @@ async def test_does_not_wait_longer_than_people_do(fake: FakeService) -> None:
     started_s = time.monotonic()
     error = await fails(fake, Mood(status=429, headers={"Retry-After": "6"}), timeouts=Timeouts())
     assert error.code == "service_rate_limited"
-    assert time.monotonic() - started_s < 0.5
+    assert time.monotonic() - started_s < 2
 
 
 async def test_nothing_is_retried_once_an_answer_began(fake: FakeService) -> None:

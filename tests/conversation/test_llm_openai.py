@@ -68,12 +68,12 @@ async def test_streams_the_reply_word_by_word(fake: FakeService) -> None:
 
 
 async def test_the_first_word_does_not_wait_for_the_last(fake: FakeService) -> None:
-    fake.moods["chat"] = [Mood(between_s=0.1)]
+    fake.moods["chat"] = [Mood(between_s=0.5)]
     async with talker(fake) as model:
         started_s = time.monotonic()
         async with contextlib.aclosing(model.reply(ASKED)) as reply:
             assert await anext(reply) == "Hello."
-        assert time.monotonic() - started_s < 0.3
+        assert time.monotonic() - started_s < 1.5
 
 
 async def test_temperature_is_left_to_the_service_unless_given(fake: FakeService) -> None:
