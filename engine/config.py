@@ -18,18 +18,17 @@ import math
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from engine.errors import ConfigInvalid
+from engine.option_words import ENV_PREFIX, URL, OptionRow, allowed, env_of, extra_of, flag_of
 from engine.quality import AUTO, Quality
 
-ENV_PREFIX = "VISAVIS_"
 CONFIG_FILE_ENV = "VISAVIS_CONFIG"
 DEFAULT_CONFIG_FILE = "config.toml"
 
@@ -95,7 +94,6 @@ def _level(value: object) -> object:
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _ORIGIN = r"^(\*|https?://[^/\s]+)$"
 _MIRROR = r"^https?://\S+$"
-_URL = r"^$|^https?://\S+$"
 
 
 def _option(default: Any, help: str, group: str, *, shown: str | None = None, items: str = "", **limits: Any) -> Any:
@@ -170,7 +168,7 @@ class Config(BaseModel):
         "Voice", max_length=100,
     )
     voice_rate: int = _option(165, "Words a minute.", "Voice", ge=80, le=450)
-    voice_url: str = _option("", "Base URL of the voice's service.", "Voice", pattern=_URL)
+    voice_url: str = _option("", "Base URL of the voice's service.", "Voice", pattern=URL)
     voice_key: str = _option("", "Key of the voice's service.", "Voice", max_length=1000, repr=False)
     voice_model: str = _option(
         "", "Model of the voice's service, empty means its usual one; for piper and kokoro the .onnx file.", "Voice",
@@ -185,14 +183,14 @@ class Config(BaseModel):
         "pocketsphinx", "What turns speech into text: pocketsphinx (English, offline), openai for a service with its"
         " /v1/audio/transcriptions, or none.", "Conversation", pattern=_NAME,
     )
-    asr_url: str = _option("", "Base URL of the recogniser's service.", "Conversation", pattern=_URL)
+    asr_url: str = _option("", "Base URL of the recogniser's service.", "Conversation", pattern=URL)
     asr_key: str = _option("", "Key of the recogniser's service.", "Conversation", max_length=1000, repr=False)
     asr_model: str = _option("", "Model of the recogniser; empty means its usual one.", "Conversation", max_length=200)
     llm: str = _option(
         "host", "What answers: host, a small script that needs nothing, or openai for a service that speaks its"
         " /v1/chat/completions, as Ollama, llama.cpp, vLLM and LM Studio do.", "Conversation", pattern=_NAME,
     )
-    llm_url: str = _option("", "Base URL of the language model's service.", "Conversation", pattern=_URL)
+    llm_url: str = _option("", "Base URL of the language model's service.", "Conversation", pattern=URL)
     llm_key: str = _option("", "Key of the language model's service.", "Conversation", max_length=1000, repr=False)
     llm_model: str = _option(
         "", "Name of the language model; empty takes the only one its service has.", "Conversation", max_length=200
@@ -233,49 +231,16 @@ class Config(BaseModel):
     log_format: Literal["text", "json"] = _option("text", "Form of the log, one line a message.", "Log")
 
 
-@dataclass(frozen=True, slots=True)
-class OptionRow:
-    """One option as documentation shows it.
-
-    Attributes:
-        name: key in the TOML file, e.g. ``max_sessions``.
-        flag: e.g. ``--max-sessions``.
-        env: e.g. ``VISAVIS_MAX_SESSIONS``.
-        default: as TOML, e.g. ``"127.0.0.1"``.
-        allowed: in words, e.g. ``a whole number from 1 to 65535``.
-        help: one sentence.
-        group: heading it stands under.
-    """
-
-    name: str
-    flag: str
-    env: str
-    default: str
-    allowed: str
-    help: str
-    group: str
-
-
-def flag_of(name: str) -> str:
-    """``max_sessions`` -> ``--max-sessions``."""
-    return "--" + name.replace("_", "-")
-
-
-def env_of(name: str) -> str:
-    """``max_sessions`` -> ``VISAVIS_MAX_SESSIONS``."""
-    return ENV_PREFIX + name.upper()
-
-
 def option_rows() -> list[OptionRow]:
     """The whole table, in order."""
     rows = []
     for name, field in Config.model_fields.items():
-        extra = _extra(field)
+        extra = extra_of(field)
         default = extra["shown"] if extra["shown"] is not None else field.default
         default = list(default) if isinstance(default, tuple) else default
         shown = json.dumps(default)
         rows.append(
-            OptionRow(name, flag_of(name), env_of(name), shown, _allowed(field), field.description or "",
+            OptionRow(name, flag_of(name), env_of(name), shown, allowed(field), field.description or "",
                       extra["group"])
         )
     return rows
@@ -414,34 +379,9 @@ def _parse(field: FieldInfo, value: Any) -> Any:
 def _problem(name: str, value: object, sources: dict[str, str]) -> str:
     # What may hold a password or a key stays out of the message.
     said = "this value" if name == "ice_servers" or name.endswith("_key") else repr(value)
-    return f"{sources[name]}: {said} cannot be used; allowed: {_allowed(Config.model_fields[name])}."
+    return f"{sources[name]}: {said} cannot be used; allowed: {allowed(Config.model_fields[name])}."
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f" Did you mean {close[0]}?" if close else ""
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict)
-    return extra
-
-
-def _allowed(field: FieldInfo) -> str:
-    """What an option takes, in words."""
-    limits = {key: getattr(item, key) for item in field.metadata for key in ("ge", "le") if hasattr(item, key)}
-    auto = "auto or " if _extra(field)["shown"] == "auto" else ""
-    if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(map(str, get_args(field.annotation)))
-    if field.annotation in (int, float):
-        kind = "a whole number" if field.annotation is int else "a number"
-        return f"{auto}{kind} from {limits['ge']} to {limits['le']}"
-    if get_origin(field.annotation) is tuple:
-        return "a list of " + _extra(field)["items"]
-    if field.annotation is Path:
-        return "a path"
-    patterns = [item.pattern for item in field.metadata if getattr(item, "pattern", None)]
-    if _URL in patterns:
-        return "an http: or https: URL"
-    return "a name of small letters, digits, - and _" if patterns else "text"

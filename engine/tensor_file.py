@@ -1,4 +1,4 @@
-"""Reads the tensors of a checkpoint file that nobody has to trust: no code of it runs, and every fault has a name.
+"""Reads the tensors of a checkpoint file that nobody has to trust, and writes those of a folder of weights.
 
 Place in the flow: .pth, .pt or .safetensors file -> ``read_tensors`` -> the checkpoint module of its kind.
 
@@ -11,15 +11,17 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.errors import WeightsInvalid
@@ -188,3 +190,31 @@ def _damaged(path: Path) -> WeightsInvalid:
 
 def _unreadable(message: str) -> WeightsInvalid:
     return WeightsInvalid("weights_unreadable", message)
+
+
+def write_weights(
+    folder: Path, card: str, model: str, state: Mapping[str, Tensor], facts: Mapping[str, object]
+) -> None:
+    """Fills an empty folder of weights; the card goes last, so that a folder with a card is complete.
+
+    Args:
+        folder: exists; whoever calls gives it its final name afterwards.
+        card, model: names of the two files.
+        state: parameters by name.
+        facts: what the card says: texts, numbers and dates.
+
+    Raises:
+        OSError, SafetensorError: the disk is full or not writable.
+    """
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / model)
+    lines = [f"{key} = {_toml(value)}" for key, value in facts.items()]
+    (folder / card).write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, str):
+        # A JSON string is a TOML basic string, save for DEL, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value)

@@ -116,7 +116,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     "aiohttp": ("server", "engine.conversation", "engine.evaluate"),
     "prometheus_client": ("engine.metrics", "server"),
-    "pydantic": ("engine.config", "server"),
+    "pydantic": ("engine.config", "engine.option_words", "server"),
     "ray": (),
     "sounddevice": (),
     "pickle": (),

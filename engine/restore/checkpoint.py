@@ -11,19 +11,17 @@ Invariants:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import WeightsInvalid
 from engine.restore.gfpgan_net import Gfpgan, GfpganShape
-from engine.tensor_file import read_tensors, sha256_of
+from engine.tensor_file import read_tensors, sha256_of, write_weights
 
 KIND = "gfpgan"
 CARD_FILE = "weights.toml"
@@ -167,9 +165,7 @@ def write(folder: Path, state: Mapping[str, Tensor], facts: Mapping[str, object]
         WeightsInvalid: the state is none of this architecture.
     """
     shape_of(state)
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / MODEL_FILE)
-    lines = [f"{key} = {_toml(value)}" for key, value in facts.items()]
-    (folder / CARD_FILE).write_text("\n".join(lines) + "\n", "utf-8")
+    write_weights(folder, CARD_FILE, MODEL_FILE, state, facts)
 
 
 def load_network(folder: Path) -> Gfpgan:
@@ -183,15 +179,6 @@ def load_network(folder: Path) -> Gfpgan:
         network = Gfpgan(shape_of(state))
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, str):
-        # A JSON string is a TOML basic string, save for DEL, which TOML wants escaped.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value)
 
 
 def _outputs(state: Mapping[str, Tensor], name: str, dimension: int = 0) -> int:

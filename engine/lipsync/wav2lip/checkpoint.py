@@ -12,13 +12,11 @@ Invariants:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import WeightsInvalid
@@ -26,7 +24,7 @@ from engine.lipsync.wav2lip.blocks import Plan
 from engine.lipsync.wav2lip.folder import CARD_FILE, KIND, MODEL_FILE, read_variant
 from engine.lipsync.wav2lip.networks import Wav2Lip, build
 from engine.lipsync.wav2lip.variants import VARIANTS, Variant
-from engine.tensor_file import read_tensors, sha256_of
+from engine.tensor_file import read_tensors, sha256_of, write_weights
 
 LICENCE = "Wav2Lip's terms: research, academic and personal use only, since it was trained on the LRS2 data"
 
@@ -198,9 +196,7 @@ def write(folder: Path, state: Mapping[str, Tensor], facts: Mapping[str, object]
         WeightsInvalid: the state is none of this family.
     """
     recognise(state)
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / MODEL_FILE)
-    lines = [f"{key} = {_toml(value)}" for key, value in facts.items()]
-    (folder / CARD_FILE).write_text("\n".join(lines) + "\n", "utf-8")
+    write_weights(folder, CARD_FILE, MODEL_FILE, state, facts)
 
 
 def load_network(folder: Path) -> tuple[Variant, Wav2Lip]:
@@ -217,12 +213,3 @@ def load_network(folder: Path) -> tuple[Variant, Wav2Lip]:
             f"{folder / CARD_FILE} says {variant.name}, but {MODEL_FILE} is a {found.name}. Add the weights again.",
         )
     return variant, build(variant, state)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, str):
-        # A JSON string is a TOML basic string, save for DEL, which TOML wants escaped.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value)

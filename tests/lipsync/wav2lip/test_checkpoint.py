@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from engine import tensor_file
 from engine.errors import WeightsInvalid
 from engine.lipsync.wav2lip import checkpoint
 from engine.lipsync.wav2lip.networks import Wav2Lip, build
@@ -286,7 +287,7 @@ def _with_card(folder: Path, to: Path, **changes: object) -> Path:
     to.mkdir()
     (to / "model.safetensors").symlink_to(folder / "model.safetensors")
     card = tomllib.loads((folder / "weights.toml").read_text("utf-8")) | changes
-    (to / "weights.toml").write_text("\n".join(f"{k} = {checkpoint._toml(v)}" for k, v in card.items()), "utf-8")
+    (to / "weights.toml").write_text("\n".join(f"{k} = {tensor_file._toml(v)}" for k, v in card.items()), "utf-8")
     return to
 
 
