@@ -20,9 +20,11 @@ import time
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from engine.config import Config, add_arguments, load_config
+from engine.config import Config
+from engine.config_load import load_config
 from engine.errors import VisavisError
 from engine.metrics import EngineMetrics
+from engine.option_docs import add_arguments
 
 logger = logging.getLogger("server")
 

@@ -9,17 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from engine.config import (
-    Config,
-    add_arguments,
-    env_of,
-    example_toml,
-    flag_of,
-    load_config,
-    option_rows,
-    readme_table,
-)
+from engine.config import Config
+from engine.config_load import load_config
 from engine.errors import ConfigInvalid
+from engine.option_docs import add_arguments, example_toml, option_rows, readme_table
+from engine.option_words import env_of, flag_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -184,7 +178,7 @@ def test_a_command_may_take_some_options_only():
 
 def test_the_example_file_follows_the_table():
     assert (REPOSITORY / "config.example.toml").read_text() == example_toml(), (
-        "config.example.toml is out of step: python -c 'from engine.config import example_toml; "
+        "config.example.toml is out of step: python -c 'from engine.option_docs import example_toml; "
         "print(example_toml(), end=\"\")' > config.example.toml"
     )
 

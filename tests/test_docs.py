@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import readme_table
+from engine.option_docs import readme_table
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from engine.avatar.bundle import CARD_FILE, Avatar, avatar_folder, list_avatars, load_avatar
 from engine.cli import avatar_create
-from engine.config import add_arguments as add_options
-from engine.config import load_config
+from engine.config_load import load_config
 from engine.errors import AvatarInvalid, NotFound
+from engine.option_docs import add_arguments as add_options
 
 # A seam this many times the usual change from picture to picture shows as a jump.
 _SEAM_LIMIT = 3.0

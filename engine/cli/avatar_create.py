@@ -18,10 +18,11 @@ from engine import registry
 from engine.avatar.bundle import Avatar
 from engine.avatar.prepare import CreateOptions, check_free, create_avatar, install_avatar
 from engine.cli.render import spoken, write_all
-from engine.config import Config, load_config
-from engine.config import add_arguments as add_options
+from engine.config import Config
+from engine.config_load import load_config
 from engine.errors import InvalidInput, PortraitInvalid
 from engine.offline import render_offline
+from engine.option_docs import add_arguments as add_options
 from engine.recorder import Recorder
 from engine.types import PLAYOUT_RATE
 

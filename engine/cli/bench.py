@@ -19,9 +19,10 @@ from engine.bench import stages
 from engine.bench.networks import Findings, measure_builtin, measure_weights
 from engine.bench.report import note, table, to_json
 from engine.cli.render import first_avatar
-from engine.config import Config, load_config
-from engine.config import add_arguments as add_options
+from engine.config import Config
+from engine.config_load import load_config
 from engine.errors import InvalidInput
+from engine.option_docs import add_arguments as add_options
 from engine.weights.folder import WeightsCard, find, list_weights
 
 _STDOUT = "-"

@@ -17,12 +17,13 @@ from engine import registry
 from engine.audio.decode import decode_audio
 from engine.audio.pcm import to_playout
 from engine.avatar.bundle import Avatar, avatar_folder, default_avatar, list_avatars, load_avatar
-from engine.config import Config, load_config
-from engine.config import add_arguments as add_options
+from engine.config import Config
+from engine.config_load import load_config
 from engine.conversation.tts.base import is_speakable
 from engine.errors import AudioInvalid, BackendFailed, InvalidInput, NotFound, TextInvalid, VisavisError
 from engine.lipsync.base import LipSync
 from engine.offline import render_offline
+from engine.option_docs import add_arguments as add_options
 from engine.quality import MOST, OFF
 from engine.recorder import Recorder
 from engine.types import FPS, FRAME_SAMPLES, AvatarFrame

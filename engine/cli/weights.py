@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from engine.cli.weights_get import add_get_arguments, get
-from engine.config import add_arguments as add_options
-from engine.config import load_config
+from engine.config_load import load_config
+from engine.option_docs import add_arguments as add_options
 from engine.weights.add import Added, add_weights
 from engine.weights.export import Form, export
 from engine.weights.folder import CARD_FILE, WeightsCard, find, folder_bytes, list_weights, read_card, remove

@@ -20,8 +20,8 @@ from types import TracebackType
 from tqdm import tqdm
 
 from engine.config import Config
-from engine.config import add_arguments as add_options
 from engine.errors import Cancelled, ConfigInvalid, WeightsInvalid
+from engine.option_docs import add_arguments as add_options
 from engine.weights.add import Added, add_weights
 from engine.weights.download import download
 from engine.weights.folder import check_free, check_space, typed_errors

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from engine.avatar.bundle import avatar_folder, list_avatars, load_avatar
-from engine.config import load_config
+from engine.config_load import load_config
 from engine.errors import AvatarInvalid, NotFound
 from engine.evaluate.hearing import BUILTIN
 from engine.evaluate.network_figures import measure, network_costs, weights_mb

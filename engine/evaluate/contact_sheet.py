@@ -21,12 +21,12 @@ from engine import registry
 from engine.audio.decode import decode_audio
 from engine.audio.pcm import to_playout
 from engine.avatar.bundle import Avatar, avatar_folder, load_avatar
-from engine.config import add_arguments as add_options
-from engine.config import load_config
+from engine.config_load import load_config
 from engine.conversation.tts.espeak import DEFAULT_VOICE, shared_espeak
 from engine.evaluate.measures import SHUT_OPENING, opening
 from engine.lipsync.base import LipSync
 from engine.offline import render_offline
+from engine.option_docs import add_arguments as add_options
 from engine.studio.coarticulation import frame_times_s, mouth_track
 from engine.studio.phones import Gesture, gestures_from_espeak
 from engine.types import FPS, FRAME_MS, MOUTH_SHAPES, PLAYOUT_RATE

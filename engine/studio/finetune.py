@@ -32,11 +32,11 @@ from tqdm import tqdm
 from engine.avatar.bundle import avatar_folder, load_avatar
 from engine.avatar.checks import FaceChoice
 from engine.avatar.landmarks import FaceMesh
-from engine.config import add_arguments as add_options
-from engine.config import load_config
+from engine.config_load import load_config
 from engine.errors import ConfigInvalid, PortraitInvalid
 from engine.lipsync.builtin import model as product
 from engine.lipsync.builtin.crop import CROP_SIZE
+from engine.option_docs import add_arguments as add_options
 from engine.studio.cast import PORTRAITS
 from engine.studio.finetune_data import GOOD_SECONDS, Observed, observe
 from engine.studio.lip_map import FILE as LIP_MAP_FILE

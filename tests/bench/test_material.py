@@ -14,7 +14,7 @@ from engine.bench.material import Material
 from engine.bench.networks import make_int8
 from engine.bench.race import psnr_db
 from engine.bench.runners import MATERIAL_FILE, WHOLE_FILE, open_runner
-from engine.config import load_config
+from engine.config_load import load_config
 from engine.errors import NotFound
 from engine.lipsync.builtin import BuiltinLipSync
 from engine.lipsync.wav2lip import checkpoint, export, quantise

@@ -11,7 +11,7 @@ import urllib.request
 import numpy as np
 
 from engine.avatar.bundle import FACES_FILE
-from engine.config import load_config
+from engine.config_load import load_config
 from tests.benchmarks.recording import Region
 from tests.benchmarks.serving import ServerProcess
 

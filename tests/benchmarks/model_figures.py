@@ -13,7 +13,7 @@ from engine import registry
 from engine.avatar.bundle import avatar_folder, load_avatar
 from engine.bench import stages
 from engine.cli.render import first_avatar
-from engine.config import load_config
+from engine.config_load import load_config
 from engine.evaluate.hearing import BUILTIN
 from engine.evaluate.network_figures import measure as evaluate
 from engine.types import FRAME_MS

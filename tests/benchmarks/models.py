@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from engine.bench.candidates import BASELINE, Candidate, served
-from engine.config import load_config
+from engine.config_load import load_config
 from engine.errors import VisavisError
 from engine.weights.add import add_weights
 from engine.weights.folder import WeightsCard, list_weights

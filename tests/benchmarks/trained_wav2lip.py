@@ -25,7 +25,8 @@ from engine.audio.window import MelWindow
 from engine.avatar.bundle import load_avatar
 from engine.cli.render import spoken
 from engine.compose import paste
-from engine.config import Config, load_config
+from engine.config import Config
+from engine.config_load import load_config
 from engine.lipsync.base import LipJob
 from engine.lipsync.builtin import BuiltinLipSync
 from engine.lipsync.wav2lip.crop import cut_face, face_boxes

@@ -21,7 +21,7 @@ from typing import Any
 from playwright.sync_api import Browser
 from playwright.sync_api import Error as BrowserError
 
-from engine.config import load_config
+from engine.config_load import load_config
 from tests.benchmarks import measures, sounds
 from tests.benchmarks.analysis import Unmeasurable
 from tests.benchmarks.browser import BrowserMissing, open_browser

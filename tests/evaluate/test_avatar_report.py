@@ -7,7 +7,7 @@ import pytest
 from engine import registry
 from engine.__main__ import main
 from engine.avatar.bundle import load_avatar
-from engine.config import load_config
+from engine.config_load import load_config
 from engine.errors import InvalidInput
 from engine.evaluate.avatar_report import AvatarJudge, change_outside, rest_psnr
 from engine.evaluate.cli import summary_of
