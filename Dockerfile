@@ -2,7 +2,8 @@
 # CUDA: docker build -t visavis:cuda --build-arg ACCELERATOR=cuda .      (run with --gpus all)
 # Run:  docker run --rm --network host -e VISAVIS_HOST=127.0.0.1 visavis
 #       WebRTC media goes over UDP ports chosen at run time, so the host's network is the simplest that works.
-#       Without VISAVIS_HOST it listens on every interface: put a TLS proxy with authentication in front of it first.
+#       Without VISAVIS_HOST it listens on every interface and needs an API key: python -m server keys create NAME.
+#       Put a TLS proxy in front of it first.
 FROM python:3.11-slim-bookworm
 
 # cpu: the built-in model runs on OpenVINO and needs no torch, so the image leaves it out.

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench-live bench-models evaluate clean
+.PHONY: help run test lint bench-live bench-conversation bench-models evaluate clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -26,6 +26,10 @@ lint: $(VENV)/.installed-dev  ## style and types
 bench-live: $(VENV)/.installed-dev  ## measure a live session in Chromium; writes .bench/live.json
 	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1
 	@$(BIN)/python -m tests.benchmarks.live $(ARGS)
+
+bench-conversation: $(VENV)/.installed-dev  ## measure a spoken conversation in Chromium; writes .bench/conversation.json
+	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1
+	@$(BIN)/python -m tests.benchmarks.conversation $(ARGS)
 
 # Quantising needs a package that nothing else does; without it int8 is left out, and said to be.
 bench-models: $(VENV)/.installed-dev  ## measure Wav2Lip 96 in every way this machine can compute it; writes .bench/models.json

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from engine.option_words import URL
+from engine.option_words import SOCKET_URL, URL
 from engine.quality import AUTO, Quality
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -61,12 +62,17 @@ class IceServer(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
-def default_weights_dir() -> Path:
-    """``$XDG_DATA_HOME/visavis/weights``, which is ``~/.local/share/visavis/weights`` where nothing else is set."""
+def default_data_dir() -> Path:
+    """``$XDG_DATA_HOME/visavis``, which is ``~/.local/share/visavis`` where nothing else is set."""
     home = os.environ.get("XDG_DATA_HOME", "")
     # The XDG base directory specification has relative paths ignored.
     base = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "share"
-    return base / "visavis" / "weights"
+    return base / "visavis"
+
+
+def default_weights_dir() -> Path:
+    """``weights`` in the default folder of data."""
+    return default_data_dir() / "weights"
 
 
 def _level(value: object) -> object:
@@ -77,6 +83,8 @@ def _level(value: object) -> object:
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _ORIGIN = r"^(\*|https?://[^/\s]+)$"
 _MIRROR = r"^https?://\S+$"
+_TURN = r"^turns?:[^\s@]+$"
+Network = IPv4Network | IPv6Network
 
 
 def _option(default: Any, help: str, group: str, *, shown: str | None = None, items: str = "", **limits: Any) -> Any:
@@ -102,6 +110,10 @@ class Config(BaseModel):
     ice_servers: tuple[IceServer, ...] = _option(
         (), "STUN and TURN servers: URLs, or tables with urls, username and credential. None is needed on one"
         " network.", "Server", items="stun: and turn: URLs",
+    )
+    data_dir: Path = _option(
+        default_data_dir, "Folder of what the server keeps: avatars made in the studio, keys.", "Server",
+        shown="~/.local/share/visavis",
     )
     heartbeat_timeout_s: float = _option(
         4.0, "A browser that was silent for so long is taken for gone, seconds.", "Server", ge=3, le=60
@@ -143,19 +155,39 @@ class Config(BaseModel):
     )
 
     voice: str = _option(
-        "espeak", "What speaks: espeak, openai for a service with its /v1/audio/speech, or piper or kokoro.", "Voice",
-        pattern=_NAME,
+        "espeak", "What speaks: espeak, openai for a service with its /v1/audio/speech, piper or kokoro on this"
+        " machine, edge, or cosyvoice or gpt-sovits for the servers of these projects, which speak like a recording.",
+        "Voice", pattern=_NAME,
     )
     voice_name: str = _option(
-        "", "Language of the voice, with a variant after +, such as en-gb or fr+f2; empty means its own default.",
-        "Voice", max_length=100,
+        "", "Language of the voice, with a variant after +, such as en-gb or fr+f2; for other voices than espeak the"
+        " name of one. Where it is not set, the avatar speaks with its own.", "Voice", max_length=200,
     )
-    voice_rate: int = _option(165, "Words a minute.", "Voice", ge=80, le=450)
+    voice_rate: int = _option(
+        165, "Words a minute; the avatar's own pace where it is not set.", "Voice", ge=80, le=450
+    )
     voice_url: str = _option("", "Base URL of the voice's service.", "Voice", pattern=URL)
     voice_key: str = _option("", "Key of the voice's service.", "Voice", max_length=1000, repr=False)
     voice_model: str = _option(
         "", "Model of the voice's service, empty means its usual one; for piper and kokoro the .onnx file.", "Voice",
         max_length=1000,
+    )
+    voice_reference: str = _option(
+        "", "Recording of the voice that cosyvoice (1 to 30 s) or gpt-sovits (3 to 10 s) speaks with: a sound file.",
+        "Voice", max_length=1000,
+    )
+    voice_reference_text: str = _option("", "What is said in that recording.", "Voice", max_length=1000)
+    voice_pitch: float = _option(
+        0.0, "Semitones by which the voice is made higher, or lower below 0, when a session does not say.", "Voice",
+        ge=-12, le=12,
+    )
+    voice_formant: float = _option(
+        0.0, "Semitones by which the resonances of the voice move: up sounds like a smaller person.", "Voice",
+        ge=-12, le=12,
+    )
+    voice_conversion: str = _option(
+        "", "Name of added so-vits-svc weights in whose voice the avatar speaks; empty for the voice itself.", "Voice",
+        pattern=f"^$|{_NAME}",
     )
 
     mode: Literal["converse", "mirror", "say"] = _option(
@@ -163,31 +195,51 @@ class Config(BaseModel):
         " in the person's own voice, say ignores it.", "Conversation",
     )
     asr: str = _option(
-        "pocketsphinx", "What turns speech into text: pocketsphinx (English, offline), openai for a service with its"
-        " /v1/audio/transcriptions, or none.", "Conversation", pattern=_NAME,
+        "pocketsphinx", "What turns speech into text: pocketsphinx (English, offline), whisper on this machine, openai"
+        " for a service with its /v1/audio/transcriptions, or none.", "Conversation", pattern=_NAME,
     )
     asr_url: str = _option("", "Base URL of the recogniser's service.", "Conversation", pattern=URL)
     asr_key: str = _option("", "Key of the recogniser's service.", "Conversation", max_length=1000, repr=False)
-    asr_model: str = _option("", "Model of the recogniser; empty means its usual one.", "Conversation", max_length=200)
-    llm: str = _option(
-        "host", "What answers: host, a small script that needs nothing, or openai for a service that speaks its"
-        " /v1/chat/completions, as Ollama, llama.cpp, vLLM and LM Studio do.", "Conversation", pattern=_NAME,
+    asr_model: str = _option(
+        "", "Model of the recogniser, empty means its usual one; for whisper a size such as small, or a folder.",
+        "Conversation", max_length=1000,
     )
-    llm_url: str = _option("", "Base URL of the language model's service.", "Conversation", pattern=URL)
+    llm: str = _option(
+        "host", "What answers: host, a small script that needs nothing, openai for a service that speaks its"
+        " /v1/chat/completions, as Ollama, llama.cpp, vLLM and LM Studio do, or realtime for one that speaks OpenAI's"
+        " Realtime interface: it recognises, answers and speaks itself, and asr is only asked whether it is none.",
+        "Conversation", pattern=_NAME,
+    )
+    llm_url: str = _option("", "Base URL of the language model's service.", "Conversation", pattern=SOCKET_URL)
     llm_key: str = _option("", "Key of the language model's service.", "Conversation", max_length=1000, repr=False)
     llm_model: str = _option(
-        "", "Name of the language model; empty takes the only one its service has.", "Conversation", max_length=200
+        "", "Name of the language model; empty takes the only one its service has, for realtime gpt-realtime.",
+        "Conversation", max_length=200,
+    )
+    llm_voice: str = _option(
+        "", "Voice of realtime, such as marin; empty means the avatar's, or its own choice.", "Conversation",
+        max_length=200,
     )
     language: str = _option(
-        "en", "Language people speak with the avatar, such as en or de-AT.", "Conversation",
-        pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$",
+        "en", "Language people speak with the avatar, such as en or de-AT; its own where this is not set.",
+        "Conversation", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$",
     )
     system_prompt: str = _option(
         "You are a friendly person in a video call. Answer in one to three short spoken sentences, without lists.",
-        "What the language model is told about itself.", "Conversation", max_length=20_000,
+        "What the language model is told about itself; what the avatar's persona says where this is not set.",
+        "Conversation", max_length=20_000,
     )
     greeting: str = _option(
-        "", "Said when a person is heard for the first time; empty for nothing.", "Conversation", max_length=1000
+        "", "Said when a person is heard for the first time; the avatar's own words where it is not set, nothing where"
+        " it is set to be empty.", "Conversation", max_length=1000,
+    )
+    greeting_interruptible: Literal["yes", "no"] = _option(
+        "yes", "Whether speaking over the greeting interrupts it; with no, what is said is answered after it.",
+        "Conversation",
+    )
+    wake_word: str = _option(
+        "", "What the avatar must be called to answer, such as maya, or more than one with commas; empty answers"
+        " everything. For 8 s after an answer it need not be said again.", "Conversation", max_length=200,
     )
     on_failure: Literal["speak", "show"] = _option(
         "speak", "When a service of the conversation fails: speak an apology, or only show the error.", "Conversation"
@@ -204,6 +256,45 @@ class Config(BaseModel):
     max_audio_s: float = _option(600.0, "Longest sound to play, seconds.", "Limits", ge=1, le=7200)
     max_audio_mb: int = _option(50, "Largest sound file, megabytes.", "Limits", ge=1, le=2000)
     max_queue: int = _option(16, "Utterances of a session that may wait or play.", "Limits", ge=1, le=1000)
+
+    access: Literal["auto", "open", "closed"] = _option(
+        "auto", "Whether an API key or a token is needed: closed, from everybody; open, from nobody; auto, from nobody"
+        " on this machine where the server listens on this machine alone, else from everybody.", "Access",
+    )
+    rate_per_address: int = _option(
+        60, "Sessions, uploads and tokens that one address may ask for in a minute.", "Access", ge=1, le=1_000_000
+    )
+    rate_per_key: int = _option(
+        600, "The same for one API key or embed key.", "Access", ge=1, le=1_000_000
+    )
+    trusted_proxies: tuple[Network, ...] = _option(
+        (), "Reverse proxies whose X-Forwarded-For says who asks, as addresses or networks.", "Access",
+        items="addresses or networks, such as 10.0.0.0/8",
+    )
+    turn_urls: tuple[Annotated[str, Field(pattern=_TURN)], ...] = _option(
+        (), "TURN servers that share a secret with this one (coturn's use-auth-secret); every session gets credentials"
+        " of its own.", "Access", items="turn: and turns: URLs",
+    )
+    turn_secret: str = _option("", "That secret, coturn's static-auth-secret.", "Access", max_length=1000, repr=False)
+
+    livetalking: Literal["on", "off", "loopback"] = _option(
+        "loopback",
+        "Whether clients of LiveTalking are understood, recording included; loopback, only where the server listens on "
+        "this machine alone.",
+        "Interfaces",
+    )
+    studio: Literal["on", "off", "loopback"] = _option(
+        "loopback", "Whether avatars can be made and deleted in the browser: loopback, only where the server listens on"
+        " this machine alone.", "Studio",
+    )
+    studio_max_avatars: int = _option(20, "Avatars that people may make.", "Studio", ge=1, le=10_000)
+    studio_max_mb: int = _option(200, "Largest photo or clip, megabytes.", "Studio", ge=1, le=2000)
+    studio_max_clip_s: float = _option(120.0, "Longest clip, seconds.", "Studio", ge=2, le=300)
+    studio_max_megapixels: int = _option(50, "Largest photo, megapixels.", "Studio", ge=1, le=120)
+    studio_max_job_s: float = _option(900.0, "Longest time one avatar may take, seconds.", "Studio", ge=10, le=86_400)
+    studio_memory_mb: int = _option(
+        4096, "Most memory the process that makes an avatar may use, megabytes.", "Studio", ge=2048, le=262_144
+    )
 
     video_codec: Literal["auto", "h264", "vp8"] = _option(
         "auto", "Codec towards browsers; auto takes H.264 where the browser can, else VP8.", "Video"

@@ -94,7 +94,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             "\n".join(f"{path}: {name} is no option.{_did_you_mean(name, list(Config.model_fields))}"
                       for name in unknown),
         )
-    for name in ("avatars_dir", "weights_dir"):
+    for name in ("avatars_dir", "data_dir", "weights_dir"):
         if isinstance(folder := content.get(name), str):
             content[name] = str(path.expanduser().parent / Path(folder).expanduser())
     return content
@@ -133,7 +133,7 @@ def _parse(field: FieldInfo, value: Any) -> Any:
 
 def _problem(name: str, value: object, sources: dict[str, str]) -> str:
     # What may hold a password or a key stays out of the message.
-    said = "this value" if name == "ice_servers" or name.endswith("_key") else repr(value)
+    said = "this value" if name == "ice_servers" or name.endswith(("_key", "_secret")) else repr(value)
     return f"{sources[name]}: {said} cannot be used; allowed: {allowed(Config.model_fields[name])}."
 
 

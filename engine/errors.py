@@ -8,6 +8,7 @@
     │   ├── PortraitInvalid     a photo or video that cannot become an avatar, or is not allowed to
     │   └── WeightsInvalid      a checkpoint or a folder of weights that cannot be used
     ├── NotFound                no such avatar, session or model
+    ├── AccessDenied            a key or token is missing, wrong or not for this
     ├── AvatarInvalid           an avatar folder that is incomplete, inconsistent or without consent
     ├── ConfigInvalid           an option with an unusable value
     ├── Busy                    at capacity; try again later
@@ -77,8 +78,20 @@ class ConfigInvalid(VisavisError):
     """An option with an unusable value."""
 
 
+class AccessDenied(VisavisError):
+    """A key or token is missing, wrong or not for this."""
+
+
 class Busy(VisavisError):
-    """At capacity; the same call may succeed later."""
+    """At capacity; the same call may succeed later.
+
+    Attributes:
+        retry_after_s: when it is worth while to try again; None where that is not known.
+    """
+
+    def __init__(self, code: str, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(code, message)
+        self.retry_after_s = retry_after_s
 
 
 class Closed(VisavisError):

@@ -40,9 +40,9 @@ from engine.quality import MOST
 _RENDER_BUCKETS_MS = (1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 120, 200)
 _STAGE_BUCKETS_MS = (0.1, 0.2, 0.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 80, 200, 1000)
 _LATE_BUCKETS_MS = (0.5, 1, 2, 5, 10, 20, 40, 80, 200, 1000)
-TURN_STAGES = ("endpoint", "transcript", "first_token", "first_audio", "first_frame")
+TURN_STAGES = ("endpoint", "transcript", "first_token", "first_audio", "first_frame", "first_heard")
 """See ``engine.conversation.waterfall``."""
-TURN_OUTCOMES = ("answered", "interrupted", "empty", "failed")
+TURN_OUTCOMES = ("answered", "interrupted", "empty", "failed", "not_addressed")
 
 _TURN_BUCKETS_MS = (50, 100, 200, 300, 400, 500, 700, 1000, 1200, 1500, 2000, 3000, 5000, 10_000, 30_000)
 _FIRST_SOUND_BUCKETS_MS = (20, 50, 100, 150, 200, 300, 400, 600, 1000, 2000, 5000)

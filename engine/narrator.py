@@ -14,7 +14,8 @@ Events (``Event.type`` and the keys of its data):
     * those of a conversation, told by ``engine.conversation.dialogue``: ``user_speaking``: speaking; ``transcript``:
       role, text, final, turn_id once final; ``turn``: turn_id, state (``thinking``, ``speaking``, then ``answered``,
       ``interrupted``, ``withdrawn``, ``empty`` or ``failed``); ``latency``: turn_id, stages_ms, see
-      ``engine.conversation.waterfall``; ``interrupted``: utterance_id, played_text.
+      ``engine.conversation.waterfall``; ``paused``: nothing sounds while it is open whether somebody interrupts, then
+      ``resumed``, or ``interrupted``: utterance_id, played_text.
 
 Invariants:
     * an event tells what has been published, so captions and visemes come when they are heard and seen;

@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 ENV_PREFIX = "VISAVIS_"
 URL = r"^$|^https?://\S+$"
 """Pattern of the options that are addresses of services; may be empty."""
+SOCKET_URL = r"^$|^(http|ws)s?://\S+$"
+"""The same, of services that may be asked over a WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +74,6 @@ def allowed(field: FieldInfo) -> str:
     patterns = [item.pattern for item in field.metadata if getattr(item, "pattern", None)]
     if URL in patterns:
         return "an http: or https: URL"
+    if SOCKET_URL in patterns:
+        return "an http:, https:, ws: or wss: URL"
     return "a name of small letters, digits, - and _" if patterns else "text"

@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from engine.speech import Speech
 from engine.types import FPS
@@ -31,6 +31,8 @@ class Playlist:
     def __init__(self, on_change: Callable[[], None]) -> None:
         self.background: Speech | None = None
         self._held = False
+        # The last utterance that was there when it was held.
+        self._held_after = 0
         self._on_change = on_change
         self._queue: deque[Speech] = deque()
         # Which utterance starves, at how much sound, and for how many frames.
@@ -61,8 +63,15 @@ class Playlist:
 
     @held.setter
     def held(self, held: bool) -> None:
+        if held and not self._held:
+            self._held_after = max((speech.utterance_id for speech in self), default=0)
         self._held = held
         self._on_change()
+
+    @property
+    def newcomers(self) -> list[Speech]:
+        """Utterances that were asked for while it is held."""
+        return [speech for speech in self._queue if speech.utterance_id > self._held_after] if self._held else []
 
     def add(self, speech: Speech) -> None:
         """Plays an utterance after those already queued."""
@@ -112,12 +121,14 @@ class Playlist:
         first.end()
         return first
 
-    def clear(self) -> None:
-        """Aborts and forgets everything."""
+    def clear(self, keep: Collection[Speech] = ()) -> None:
+        """Aborts and forgets everything but ``keep``, and plays on."""
         for speech in list(self):
-            speech.abort()
-        self._queue.clear()
-        self.background = None
+            if speech not in keep:
+                speech.abort()
+        self._queue = deque(speech for speech in self._queue if speech in keep)
+        if self.background not in keep:
+            self.background = None
         self._held = False
         self._on_change()
 

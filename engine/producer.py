@@ -22,14 +22,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from engine.aio import DropOldest, Tasks, Wake
 from engine.audio.gain import Gain
-from engine.avatar.body import Body
+from engine.avatar.body import Body, Pose
 from engine.clock import FRAME_S, FrameClock
 from engine.errors import VisavisError
 from engine.lipsync.base import PreparedAvatar
@@ -38,7 +38,7 @@ from engine.planner import SILENCE, FramePlan, FramePlanner
 from engine.playlist import Playlist
 from engine.quality import AUTO, Quality, QualityState
 from engine.renderer import Rendered, Renderer, SessionQuality
-from engine.slots import ProducerCounts, Published, Slot
+from engine.slots import ProducerCounts, Published, Shown, Slot
 from engine.speech import Catchup, Speech, Taken
 from engine.types import FRAME_MS, IDLE_UTTERANCE, REST_MOUTH, AvatarFrame, Playback
 
@@ -56,8 +56,9 @@ CHANNEL_FRAMES = 5
 
 _MARGIN_LEAST_S = 0.012
 _MARGIN_MOST_S = 0.060
-# Taken for the first picture, before one was measured.
+# Taken for the first picture, and for the first of a cross-fade, before one was measured.
 _RENDER_GUESS_S = 0.012
+_FADE_GUESS_S = 0.030
 # Peak of a frame that may be skipped unheard: -46 dBFS.
 _SILENT_PEAK = 160
 # Timers fire early or late by less than this.
@@ -116,8 +117,9 @@ class Producer:
         self._waiting = False
         self._slots: deque[Slot] = deque()
         self._next_pts = 0
-        self._shown: tuple[int, np.ndarray, np.ndarray | None] = (-1, self._avatar.frames[0], REST_MOUTH)
+        self._shown = Shown(-1, self._avatar.frames[0], REST_MOUTH, Pose(0))
         self._render_s = _RENDER_GUESS_S
+        self._fade_s = _FADE_GUESS_S
         self._catchup = Catchup()
         self._last_peak = 0
         self._wake = Wake()
@@ -165,13 +167,14 @@ class Producer:
 
     # Interrupting -------------------------------------------------------------------------------------------------
 
-    def interrupt(self) -> Playback:
-        """Silence from the next frame on: drops what plays and what is queued; the mouth eases shut.
+    def interrupt(self, keep: Collection[Speech] = ()) -> Playback:
+        """Silence from the next frame on: drops what plays and what is queued but ``keep``; the mouth eases shut.
 
         Returns:
             What of the utterance that was playing left the producer; its id is 0 when none was.
         """
-        speeches = self._speeches()
+        speeches = [speech for speech in self._speeches() if speech not in keep]
+        self._put_back(keep)
         self._silence_unread(speeches)
         playing = self._playing or self._paused
         playback = Playback(
@@ -183,7 +186,7 @@ class Producer:
             self._metrics.interrupts.inc()
         for speech in speeches:
             speech.abort()
-        self.playlist.clear()
+        self.playlist.clear(keep)
         self._playing = self._paused = None
         self._gain.target = 1.0
         self._take_back()
@@ -194,8 +197,7 @@ class Producer:
         if self.playlist.held:
             return
         self._paused = self._playing or (self._slots[0].speech if self._slots else None)
-        for speech in self._speeches():
-            speech.put_back([slot.taken for slot in self._slots if slot.speech is speech and slot.taken is not None])
+        self._put_back(self._speeches())
         self.playlist.held = True
         self._playing = None
         self._gain.mute()
@@ -216,6 +218,11 @@ class Producer:
         committed = [slot.speech for slot in self._slots]
         every = [self._playing, *committed, *self.playlist]
         return list({id(speech): speech for speech in every if speech is not None}.values())
+
+    def _put_back(self, speeches: Iterable[Speech]) -> None:
+        """Gives utterances back what was committed of them."""
+        for speech in speeches:
+            speech.put_back([slot.taken for slot in self._slots if slot.speech is speech and slot.taken is not None])
 
     def _silence_unread(self, speeches: list[Speech]) -> None:
         """Published frames that nobody has taken yet keep their picture and lose their sound."""
@@ -253,9 +260,10 @@ class Producer:
         return self._clock.due_s(self._next_pts + position) - HANDOUT_S
 
     def _margin_s(self) -> float:
-        if self._planner.restless or self.quality.passing:
-            return _MARGIN_MOST_S  # a cross-fade is drawn from two pictures, and none was measured lately
-        return min(_MARGIN_MOST_S, max(_MARGIN_LEAST_S, 1.25 * self._render_s + 0.004))
+        # A cross-fade is drawn from two pictures.
+        fading = self._planner.restless or self.quality.passing
+        expected_s = max(self._render_s, self._fade_s) if fading else self._render_s
+        return min(_MARGIN_MOST_S, max(_MARGIN_LEAST_S, 1.25 * expected_s + 0.004))
 
     def _commit(self, now_s: float) -> None:
         """Commits every frame that can or must be."""
@@ -326,6 +334,7 @@ class Producer:
         if error is not None:
             prepared, _, _ = self.quality.look_of(slot.plan.sequence)
             slot.image, slot.mouth = prepared.avatar.picture(slot.plan.pose.nearest), REST_MOUTH
+            slot.plan = replace(slot.plan, pose=slot.plan.pose.simplified())
             if isinstance(error, VisavisError):
                 self._on_failure(error, slot.plan.utterance_id)
             return
@@ -333,11 +342,13 @@ class Producer:
         slot.image, slot.mouth = rendered.image, rendered.mouth
         if measured_from_s is not None:
             took_s = self._clock.now_s() - measured_from_s
-            # Follows a slow picture at once and forgets it over a second: a margin too small costs a held picture.
-            self._render_s = max(took_s, self._render_s + 0.04 * (took_s - self._render_s))
-        if slot.published and slot.plan.sequence > self._shown[0]:
+            if slot.plan.pose.plain:
+                self._render_s = _followed(self._render_s, took_s)
+            else:
+                self._fade_s = _followed(self._fade_s, took_s)
+        if slot.published and slot.plan.sequence > self._shown.sequence:
             # Late, but newer than what is shown: the next frame shows it if its own picture is late, too.
-            self._shown = (slot.plan.sequence, rendered.image, rendered.mouth)
+            self._shown = Shown(slot.plan.sequence, rendered.image, rendered.mouth, slot.plan.pose)
 
     # Publishing ---------------------------------------------------------------------------------------------------
 
@@ -378,13 +389,13 @@ class Producer:
             self.quality.unrestored()
         held = slot.image is None
         if slot.image is not None:
-            self._shown = (plan.sequence, slot.image, slot.mouth)
+            self._shown = Shown(plan.sequence, slot.image, slot.mouth, plan.pose)
         elif slot.rendering is not None:
             slot.rendering.withdraw()
         slot.published = True
-        _, image, mouth = self._shown
+        _, image, mouth, pose = self._shown
         audio = self._gain.apply(plan.audio) if plan.speaking else plan.audio
-        frame = AvatarFrame(image, audio, self._next_pts, plan.utterance_id, plan.speaking, mouth)
+        frame = AvatarFrame(image, audio, self._next_pts, plan.utterance_id, plan.speaking, mouth, pose)
         lost = self.frames.dropped
         self.frames.put(frame)
         self._next_pts += 1
@@ -405,6 +416,11 @@ class Producer:
         if lost:
             self._metrics.frames_dropped.inc(lost)
         self._metrics.frame_late_ms.observe(max(0.0, now_s - self._clock.due_s(frame.pts)) * 1000)
+
+
+def _followed(expected_s: float, took_s: float) -> float:
+    """Follows a slow picture at once and forgets it over a second: a margin too small costs a held picture."""
+    return max(took_s, expected_s + 0.04 * (took_s - expected_s))
 
 
 def _lead_s(speech: Speech | None) -> float:

@@ -1,6 +1,6 @@
 """The names of backends: the one place that knows which concrete model or voice a name means.
 
-Place in the flow: option value -> registry -> LipSync, FaceRestorer, Voice, Recogniser or LanguageModel.
+Place in the flow: option value -> registry -> LipSync, FaceRestorer, Voice, VoiceStage, Recogniser or LanguageModel.
 
 A model is called by the name of the folder its weights lie in, ``<weights_dir>/<name>/weights.toml``, whose ``kind``
 says what it is; ``python -m engine weights`` makes such folders.
@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from engine.config import default_weights_dir
 from engine.conversation.asr.base import Recogniser
 from engine.conversation.llm.base import LanguageModel
+from engine.conversation.realtime.base import SpeakingService
 from engine.conversation.tts.base import Voice
+from engine.conversation.voice.base import Conversion, VoiceStage
 from engine.errors import InvalidInput, NotFound, VisavisError
 from engine.lipsync.base import LipSync
 from engine.restore.base import FaceRestorer
@@ -28,9 +30,11 @@ from engine.restore.base import FaceRestorer
 if TYPE_CHECKING:
     from engine.conversation.vad import SileroVad
 
-VOICE_NAMES = ("espeak", "openai", "piper", "kokoro")
-RECOGNISER_NAMES = ("pocketsphinx", "openai", "none")
+VOICE_NAMES = ("espeak", "openai", "piper", "kokoro", "edge", "cosyvoice", "gpt-sovits")
+RECOGNISER_NAMES = ("pocketsphinx", "whisper", "openai", "none")
 LANGUAGE_MODEL_NAMES = ("host", "openai")
+REALTIME = "realtime"
+"""A language model that also hears and speaks; from ``create_realtime``."""
 CARD_FILE = "weights.toml"
 
 _log = logging.getLogger(__name__)
@@ -108,20 +112,30 @@ def create_restorer(
 
 
 def create_voice(
-    name: str, /, *, url: str = "", key: str = "", model: str = "", **options: Any
+    name: str,
+    /,
+    *,
+    url: str = "",
+    key: str = "",
+    model: str = "",
+    reference: str = "",
+    reference_text: str = "",
+    **options: Any,
 ) -> Voice:
-    """Makes a voice.
+    """Makes a voice; takes up to seconds, so call it off the event loop.
 
     Args:
         name: one of ``VOICE_NAMES``.
         url: base URL of a service.
         key: of the service.
         model: of the service, empty for its usual one; or the file of a local voice.
+        reference: a recording of the voice that cosyvoice and gpt-sovits are to speak with.
+        reference_text: what is said in it.
         options: ``name`` of the voice or language, and ``rate_wpm``.
 
     Raises:
         NotFound: ``voice_not_found``.
-        ConfigInvalid: the service's address or key cannot be used.
+        ConfigInvalid: the service's address or key, or the recording, cannot be used.
         BackendFailed: it cannot be loaded.
     """
     if name == "espeak":
@@ -140,7 +154,60 @@ def create_voice(
         from engine.conversation.tts.kokoro import load_kokoro
 
         return load_kokoro(model, **options)
+    if name == "edge":
+        from engine.conversation.tts.edge import EdgeVoice
+
+        return EdgeVoice(**options)
+    if name == "cosyvoice":
+        from engine.conversation.tts.cosyvoice import CosyVoice
+
+        return CosyVoice(url, key, model, options.get("name", ""), reference, reference_text)
+    if name == "gpt-sovits":
+        from engine.conversation.tts.gpt_sovits import GptSovitsVoice
+
+        return GptSovitsVoice(url, key, reference=reference, reference_text=reference_text, **options)
     raise NotFound("voice_not_found", f"There is no voice {name!r}; there is {', '.join(VOICE_NAMES)}.")
+
+
+def create_vocoder(pitch: float, formant: float, *, after: VoiceStage | None = None) -> VoiceStage:
+    """Makes what moves the pitch and the formants of a voice.
+
+    Args:
+        pitch: semitones.
+        formant: semitones.
+        after: changes the voice before it.
+    """
+    from engine.conversation.voice.chain import Chain
+    from engine.conversation.voice.vocoder import Vocoder
+
+    vocoder = Vocoder(pitch, formant)
+    return vocoder if after is None else Chain(after, vocoder)
+
+
+def create_conversion(name: str, /, weights_dir: Path | None = None) -> Conversion:
+    """Loads another person's voice; takes seconds, so call it off the event loop.
+
+    Args:
+        name: a folder of so-vits-svc weights.
+        weights_dir: where folders of weights are; the default one when None.
+
+    Raises:
+        NotFound: ``voice_conversion_unknown``.
+        WeightsInvalid: the folder is damaged.
+        BackendFailed: it cannot be loaded.
+    """
+    folder = _folder(name, "so-vits", weights_dir)
+    if folder is None:
+        there = ", ".join(voice_conversion_names(weights_dir)) or "none"
+        raise NotFound("voice_conversion_unknown", f"There is no voice {name!r} to convert to; there is {there}.")
+    from engine.conversation.voice.so_vits import SoVits
+
+    return SoVits.load(folder)
+
+
+def voice_conversion_names(weights_dir: Path | None = None) -> list[str]:
+    """Names of the voices that others can be converted to, by name."""
+    return _names("so-vits", weights_dir)
 
 
 def create_vad() -> SileroVad:
@@ -182,6 +249,10 @@ def create_recogniser(
         from engine.conversation.asr.pocketsphinx import PocketsphinxRecogniser
 
         return PocketsphinxRecogniser(language)
+    if name == "whisper":
+        from engine.conversation.asr.whisper import WhisperRecogniser
+
+        return WhisperRecogniser(model, language)
     if name == "openai":
         from engine.conversation.asr.openai import OpenAiRecogniser
 
@@ -191,7 +262,7 @@ def create_recogniser(
 
 
 def create_language_model(
-    name: str, /, *, url: str = "", key: str = "", model: str = "", language: str = "en"
+    name: str, /, *, url: str = "", key: str = "", model: str = "", language: str = "en", called: str = ""
 ) -> LanguageModel:
     """Makes a language model.
 
@@ -201,6 +272,7 @@ def create_language_model(
         key: of the service.
         model: its name; empty takes the only one that the service has.
         language: of the scripted host.
+        called: what the scripted host calls itself; empty for its usual name.
 
     Raises:
         NotFound: ``language_model_not_found``.
@@ -209,13 +281,31 @@ def create_language_model(
     if name == "host":
         from engine.conversation.llm.host import ScriptedHost
 
-        return ScriptedHost(language)
+        return ScriptedHost(language, called)
     if name == "openai":
         from engine.conversation.llm.openai import OpenAiModel
 
         return OpenAiModel(url, model, key)
-    known = ", ".join(LANGUAGE_MODEL_NAMES)
+    known = ", ".join((*LANGUAGE_MODEL_NAMES, REALTIME))
     raise NotFound("language_model_not_found", f"There is no language model {name!r}; there is {known}.")
+
+
+def create_realtime(url: str, *, key: str = "", model: str = "", transcriber: str = "") -> SpeakingService:
+    """Makes the service that hears, answers and speaks over one connection; nothing is sent yet.
+
+    Args:
+        url: base URL.
+        key: of the service.
+        model: its name; empty for the usual one.
+        transcriber: model that writes down what people say; empty for the usual one.
+
+    Raises:
+        ConfigInvalid: the address or key cannot be used.
+    """
+    from engine.conversation.realtime.conversation import RealtimeService
+    from engine.conversation.realtime.link import Endpoint
+
+    return RealtimeService(Endpoint(url, model, key), transcriber)
 
 
 _HOW = (

@@ -1,9 +1,9 @@
 """A reply that grows while it is heard: sentences go in one by one, and what was really heard of them can be asked.
 
-Place in the flow: dialogue -> Reply of sentences -> feeder (voice) -> Speech -> producer.
+Place in the flow: dialogue -> Reply of sentences, or of sound and captions -> feeder (voice) -> Speech -> producer.
 
 Invariants:
-    * sentences are heard in the order they were added, and none after ``end``;
+    * parts are heard in the order they were added, and none after ``end``;
     * what was heard follows from captions and the sound that left the producer: a word counts once half of it sounded.
 """
 
@@ -14,18 +14,22 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
+from engine.conversation.tts.base import SpeechPiece
 from engine.speech import Caption, Speech
+
+Part = str | SpeechPiece | Caption
+"""A sentence for the voice; or sound that is there already, without text, and captions that belong to it."""
 
 
 class Reply:
-    """One utterance made of sentences; from ``Session.open_reply``.
+    """One utterance made of parts; from ``Session.open_reply``.
 
     Args:
         speech: its sound.
 
     Attributes:
         utterance_id: as events call it.
-        captions: of all sentences that have sound so far.
+        captions: of all sentences that have sound so far, and those that were added.
         first_sound_s: when the first sound of it was there, monotonic seconds; None before.
         failed: whether the voice failed; what it had said before plays to its end.
     """
@@ -36,23 +40,29 @@ class Reply:
         self.first_sound_s: float | None = None
         self.failed = False
         self._speech = speech
-        self._waiting: deque[str] = deque()
+        self._waiting: deque[Part] = deque()
         self._ended = False
         self._added = asyncio.Event()
 
-    def add(self, sentence: str) -> None:
-        """Says a sentence after those before it; ignored once ended or cut off."""
+    def add(self, part: Part) -> None:
+        """Says a part after those before it; ignored once ended or cut off."""
         if not self._ended and not self._speech.closed:
-            self._waiting.append(sentence)
+            self._waiting.append(part)
             self._added.set()
+            if isinstance(part, Caption):
+                self.captions.append(part)
+
+    def time(self, captions: Sequence[Caption]) -> None:
+        """Puts better captions in the place of those that were added, for whoever asks what was heard."""
+        self.captions = list(captions)
 
     def end(self) -> None:
         """No more sentences will come; what is there is heard to its end. Idempotent."""
         self._ended = True
         self._added.set()
 
-    async def sentences(self) -> AsyncIterator[str]:
-        """Sentences as they are added; ends with the reply. For one reader."""
+    async def parts(self) -> AsyncIterator[Part]:
+        """Parts as they are added; ends with the reply. For one reader."""
         while True:
             while self._waiting:
                 yield self._waiting.popleft()
@@ -66,9 +76,19 @@ class Reply:
         """True once all of it was heard, or nothing of it will be any more."""
         return self._speech.played_out
 
+    @property
+    def speech(self) -> Speech:
+        """Its sound."""
+        return self._speech
+
     def plays(self, speech: Speech | None) -> bool:
         """Whether this is the sound of this reply."""
         return speech is self._speech
+
+    @property
+    def heard_ms(self) -> int:
+        """Sound of it that was really heard, milliseconds."""
+        return self._speech.heard_ms
 
     @property
     def heard_text(self) -> str:

@@ -12,20 +12,21 @@ Invariants:
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from engine.agenda import Agenda
 from engine.aio import Subscription, Tasks
 from engine.avatar.bundle import Avatar
 from engine.clock import FrameClock
 from engine.conversation.dialogue import Dialogue
+from engine.conversation.history import Line
 from engine.conversation.tts.base import Voice
-from engine.errors import Busy, Closed, NotFound, VisavisError
-from engine.feeder import Feeder, Source
+from engine.conversation.voice.base import VoiceChange
+from engine.errors import Closed, NotFound, VisavisError
 from engine.limits import SessionLimits
 from engine.metrics import EngineMetrics
 from engine.mirror import Mirror
@@ -36,16 +37,13 @@ from engine.renderer import Renderer
 from engine.reply import Reply
 from engine.slots import Published
 from engine.speech import Speech, SpeechStream
-from engine.types import PLAYOUT_RATE, AvatarFrame, Event, Playback
+from engine.types import AvatarFrame, Event, Playback
+from engine.voice_stages import VoiceStages
 
 DEFAULT_LIMITS = SessionLimits()
 
 Mode = Literal["converse", "mirror", "say"]
 """What becomes of microphone sound: it is answered, repeated, or ignored."""
-
-STREAM_PATIENCE_S = 10.0
-"""A stream that is not live is ended when it was its turn and no sound came for so long, so that what waits behind it
-is heard. A sentence of a slow voice takes a few seconds."""
 
 
 class Session:
@@ -61,6 +59,7 @@ class Session:
         quality: how well its faces are restored, where there is a restorer.
         clock: when frames are due; when None, frame 0 is due with ``start``.
         metrics: where to count; the renderer's when None.
+        stages: change its voice; shared, or its own when None.
 
     Attributes:
         avatar: what it shows.
@@ -77,6 +76,7 @@ class Session:
         quality: Quality = AUTO,
         clock: FrameClock | None = None,
         metrics: EngineMetrics | None = None,
+        stages: VoiceStages | None = None,
     ) -> None:
         self.avatar = avatar
         self.clock = clock if clock is not None else FrameClock()
@@ -88,11 +88,12 @@ class Session:
         self._narrator = Narrator(self._metrics)
         self._tasks = Tasks("session")
         self._producer: Producer | None = None
-        self._ids = itertools.count(1)
-        self._sounds: list[tuple[Speech, int]] = []
-        self._feeder = Feeder(voice, self._tasks, self._voice_failed, self._narrator.nothing_said)
+        window = renderer.lipsync.window
+        self._agenda = Agenda(
+            voice, stages or VoiceStages(), self._tasks, limits, window, self._voice_failed, self._narrator.nothing_said
+        )
         self._mode: Mode = "say"
-        self._mirror = Mirror(partial(self._speech, "microphone", live=True))
+        self._mirror = Mirror(partial(self._agenda.utterance, "microphone", live=True))
         self._dialogue: Dialogue | None = None
         self._closed = False
 
@@ -125,6 +126,7 @@ class Session:
             on_quality=self._narrator.quality,
         )
         self._mirror.playlist = self._producer.playlist
+        self._agenda.start(self._producer.playlist, self.clock)
         self._narrator.watch(self._producer, self.clock)
         self._producer.start()
         self._metrics.sessions.inc()
@@ -132,77 +134,27 @@ class Session:
     # What it is asked to say --------------------------------------------------------------------------------------
 
     def say(self, text: str) -> int:
-        """Queues text to speak. When the voice makes no sound of it, an error event ``nothing_to_say`` tells.
+        """Queues text to speak and returns the utterance's id; see ``Agenda.say``. Raises Closed as all of these.
 
-        Args:
-            text: plain text, at most ``limits.text_chars`` characters.
-
-        Returns:
-            The utterance's id.
-
-        Raises:
-            TextInvalid: ``text_empty`` or ``text_too_long``.
-            Busy: ``queue_full``.
-            Closed: not started, or closed.
+        When the voice makes no sound of it, an error event ``nothing_to_say`` tells.
         """
-        self._limits.require_text(text)
-        return self._request(partial(self._feeder.text, text), "text").utterance_id
+        return self._require_agenda().say(text)
 
     def play(self, samples: np.ndarray, label: str = "") -> int:
-        """Queues a whole sound.
-
-        Args:
-            samples: (N,) int16 mono at 48 kHz, at most ``limits.audio_s`` long; not copied, so leave it unchanged.
-            label: what it is, e.g. ``file``; told with the ``speaking`` event.
-
-        Returns:
-            The utterance's id.
-
-        Raises:
-            AudioInvalid: ``audio_format``, ``audio_empty`` or ``audio_too_long``.
-            Busy: ``queue_full``: too many utterances wait, or more than ``limits.audio_s`` of sound would.
-            Closed: not started, or closed.
-        """
-        self._limits.require_sound(samples)
-        self._require_started()
-        self._sounds = [(speech, size) for speech, size in self._sounds if not speech.finished]
-        waiting = sum(max(0, size - speech.taken_samples) for speech, size in self._sounds)
-        if waiting + len(samples) > self._limits.audio_s * PLAYOUT_RATE:
-            raise Busy(
-                "queue_full",
-                f"{waiting / PLAYOUT_RATE:.0f} s of sound wait to be heard; with this one it would be more than the "
-                f"{self._limits.audio_s:g} s allowed. Interrupt, or send it when some of it was heard.",
-            )
-        speech = self._request(partial(Speech.feed, samples=samples), label)
-        self._sounds.append((speech, len(samples)))
-        return speech.utterance_id
+        """Queues a whole sound, (N,) int16 mono at 48 kHz, and returns the utterance's id; see ``Agenda.play``."""
+        return self._require_agenda().play(samples, label)
 
     def require_room(self) -> None:
-        """Says at once what ``play`` would say after a long upload.
-
-        Raises:
-            Busy: ``queue_full``.
-            Closed: not started, or closed.
-        """
-        if len(self._require_started().playlist) >= self._limits.queued:
-            raise Busy("queue_full", "Too much is waiting to be said; interrupt, or wait until some of it was heard.")
+        """Says at once what ``play`` would say after a long upload: raises Busy ``queue_full``."""
+        self._require_agenda().require_room()
 
     def open_stream(self, *, live: bool = False) -> SpeechStream:
-        """Queues an utterance whose sound is pushed while it plays.
+        """Queues an utterance whose sound is pushed while it plays; see ``Agenda.open_stream``."""
+        return self._require_agenda().open_stream(live=live)
 
-        Unless it is live it is ended, with an error event ``stream_stalled``, when it is its turn and no sound comes
-        for ``STREAM_PATIENCE_S``.
-
-        Args:
-            live: the sound is being made now, so a small delay matters more than completeness; pauses are welcome.
-
-        Raises:
-            Busy: ``queue_full``.
-            Closed: not started, or closed.
-        """
-        speech = self._enqueue("stream", live=live)
-        speech.patience_s = None if live else STREAM_PATIENCE_S
-        return SpeechStream(speech)
+    def open_reply(self) -> Reply:
+        """Queues a reply whose sentences are added while it is heard; see ``Agenda.open_reply``."""
+        return self._require_agenda().open_reply()
 
     def hear(self, samples: np.ndarray) -> None:
         """Takes microphone sound; never blocks. What becomes of it is up to the mode.
@@ -274,6 +226,14 @@ class Session:
         """The talk key goes down or up; None listens always again. Raises NotFound as ``ask``."""
         self._require_dialogue().push_to_talk(down)
 
+    def heard_by_viewer(self, turn_id: int, at_s: float) -> None:
+        """The person's device began to sound a turn's answer at ``at_s`` by the clock. Raises NotFound as ``ask``."""
+        self._require_dialogue().heard(turn_id, at_s)
+
+    def transcript(self) -> list[Line]:
+        """What was said so far, by both, oldest first; empty where nobody answers."""
+        return self._dialogue.transcript if self._dialogue is not None else []
+
     def tell(self, kind: str, **data: object) -> None:
         """Publishes an event."""
         self._narrator.tell(kind, **data)
@@ -283,11 +243,8 @@ class Session:
     def act(self, name: str) -> None:
         """Plays a clip of the avatar, eased in and out: one that loops until it is stopped, replaced, or speech begins.
 
-        Args:
-            name: of a clip, see ``Avatar.clips``.
-
         Raises:
-            NotFound: ``action_unknown``: the avatar has no such clip.
+            NotFound: ``action_unknown``: the avatar has no such clip, see ``Avatar.clips``.
             Closed: not started, or closed.
         """
         producer = self._require_started()
@@ -315,22 +272,23 @@ class Session:
         """Asks for another quality; ``quality`` events tell what comes of it. Raises Closed as ``act``."""
         self._require_started().quality.ask(quality)
 
+    @property
+    def voice_change(self) -> VoiceChange:
+        """How its voice is changed."""
+        return self._agenda.voice_change
+
+    async def set_voice(self, *, pitch: float = 0.0, formant: float = 0.0, conversion: str = "") -> None:
+        """Changes the voice that speaks its texts, from the next sentence on; without values it is as it was made.
+
+        Raises InvalidInput as ``VoiceChange``, NotFound and others as ``VoiceStages.stage``, and Closed.
+        """
+        self._require_open()
+        await self._agenda.change_voice(VoiceChange(pitch, formant, conversion))
+
     def encoded(self, seconds: float) -> None:
         """Takes what encoding one frame took, for whoever has to know what a frame costs."""
         if self._producer is not None:
             self._producer.quality.observe("encode", seconds)
-
-    def open_reply(self) -> Reply:
-        """Queues a reply whose sentences are added while it is heard; end it when there are no more.
-
-        Raises:
-            Busy: ``queue_full``.
-            Closed: not started, or closed.
-        """
-        speech = self._enqueue("reply")
-        reply = Reply(speech)
-        self._feeder.add(speech, partial(self._feeder.reply, reply, self.clock))
-        return reply
 
     def pause(self) -> None:
         """Silence from the next frame on, everything kept as it is, until ``resume`` or ``interrupt``. Idempotent."""
@@ -358,19 +316,23 @@ class Session:
         playback = self._silence()
         if self._dialogue is not None and not self._closed:
             self._dialogue.cut()
-        await self._feeder.stop()
+        await self._agenda.stop()
         return playback
 
-    async def cut_off(self) -> None:
-        """An interrupt by the dialogue itself, which knows."""
-        self._silence()
-        await self._feeder.stop()
+    async def cut_off(self, reply: Reply | None = None) -> None:
+        """Drops one reply, or everything that played or waited when ``pause`` was called; for the dialogue itself."""
+        if self._producer is not None:
+            playlist = self._producer.playlist
+            dropped = None if reply is None else reply.speech
+            self._silence(playlist.newcomers if dropped is None else [one for one in playlist if one is not dropped])
+        await self._agenda.stop()
 
-    def _silence(self) -> Playback:
+    def _silence(self, keep: Collection[Speech] = ()) -> Playback:
         if self._producer is None or self._closed:
             return Playback(0, 0, 0)
-        self._sounds.clear()
-        return self._producer.interrupt()
+        playback = self._producer.interrupt(keep)
+        self._agenda.forget_dropped()
+        return playback
 
     # What comes out -----------------------------------------------------------------------------------------------
 
@@ -404,24 +366,6 @@ class Session:
             self._metrics.sessions.dec()
         self._narrator.events.close()
 
-    # Sources ------------------------------------------------------------------------------------------------------
-
-    def _speech(self, label: str, *, live: bool) -> Speech:
-        window = self._renderer.lipsync.window
-        return Speech(next(self._ids), window, live=live, label=label, created_s=self.clock.now_s())
-
-    def _enqueue(self, label: str, *, live: bool = False) -> Speech:
-        self.require_room()
-        speech = self._speech(label, live=live)
-        self._require_started().playlist.add(speech)
-        return speech
-
-    def _request(self, source: Source, label: str) -> Speech:
-        """Queues an utterance whose sound ``source`` makes."""
-        speech = self._enqueue(label)
-        self._feeder.add(speech, source)
-        return speech
-
     def _voice_failed(self, error: VisavisError, speech: Speech) -> None:
         self._metrics.failures("voice").inc()
         self._narrator.failed(error, speech.utterance_id)
@@ -435,6 +379,10 @@ class Session:
         if self._dialogue is None:
             raise NotFound("conversation_missing", "Nobody answers on this server; its log says what is missing.")
         return self._dialogue
+
+    def _require_agenda(self) -> Agenda:
+        self._require_started()
+        return self._agenda
 
     def _require_open(self) -> None:
         if self._closed:

@@ -10,10 +10,11 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.avatar.body import IDLE_DOING, Doing
+from engine.avatar.body import IDLE_DOING, Doing, Pose
 from engine.planner import FramePlan
 from engine.renderer import Rendering
 from engine.speech import Speech, Taken
@@ -39,6 +40,22 @@ class Published:
     held: bool
     action: Doing = IDLE_DOING
     listening: bool = False
+
+
+class Shown(NamedTuple):
+    """The newest picture there is.
+
+    Attributes:
+        sequence: of the plan it was drawn for.
+        image: (H, W, 3) uint8 BGR.
+        mouth: as in ``AvatarFrame``.
+        pose: what of the avatar it shows.
+    """
+
+    sequence: int
+    image: np.ndarray
+    mouth: np.ndarray | None
+    pose: Pose
 
 
 @dataclass(slots=True, eq=False)

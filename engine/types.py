@@ -15,8 +15,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from engine.avatar.body import Pose
 
 FPS = 25
 FRAME_MS = 1000 // FPS
@@ -71,6 +75,7 @@ class AvatarFrame:
         utterance_id: 0 while idle.
         speaking: True while sound of an utterance plays.
         mouth: (len(MOUTH_SHAPES),) float32 weights in [0, 1], or None when the model does not tell.
+        pose: which of the avatar's pictures ``image`` was made of, and how; None where nobody tells.
     """
 
     image: np.ndarray
@@ -79,6 +84,7 @@ class AvatarFrame:
     utterance_id: int = IDLE_UTTERANCE
     speaking: bool = False
     mouth: np.ndarray | None = None
+    pose: Pose | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,18 @@ SHUTDOWN_TIMEOUT_S = 0.6
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the server; returns the exit code."""
+    """Runs the server, or one of its commands; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in ("keys", "embeds"):
+        # The server itself starts without what commands need.
+        from server.access import commands
+
+        return commands.main(words)
+    if words and words[0] == "doctor":
+        from server.app import VERSION
+        from server.doctor import command
+
+        return command.main(words[1:], VERSION)
     parser = argparse.ArgumentParser(prog="python -m server", description="Visavis: a talking head over WebRTC.")
     add_arguments(parser)
     try:
@@ -64,6 +75,7 @@ async def _serve(config: Config) -> None:
     await _check_address(config)
     # aiortc takes a quarter of a second to import; options and port are checked without it.
     from engine.conversation.discover import discover
+    from server.access.gate import ACCESS
     from server.app import create_app
     from server.stage import Stage
 
@@ -76,7 +88,7 @@ async def _serve(config: Config) -> None:
             await asyncio.wait({opening})
             return
         runner = web.AppRunner(
-            create_app(config, opening.result()),
+            app := create_app(config, stage := opening.result()),
             access_log=None,
             handle_signals=False,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
@@ -88,9 +100,16 @@ async def _serve(config: Config) -> None:
             await _listen(runner, config)
             if config.llm == "host":
                 # One that runs here could answer instead of the script; it is offered, never used unasked.
-                for found in await discover(own_port=config.port):
-                    logger.info(found.offer)
+                found = await discover(own_port=config.port)
+                stage.language_models.offer(found)
+                for server in found:
+                    logger.info(server.offer)
             print(f"Visavis is ready: {address(config.host, config.port)}", flush=True)
+            if app[ACCESS].is_unreachable:
+                logger.warning(
+                    "Nobody may come in yet: make an API key with python -m server keys create NAME, or let everybody"
+                    " in with --access open."
+                )
             await stopping
             logger.info("stopping")
         finally:

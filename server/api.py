@@ -7,46 +7,30 @@ Invariants: handlers hold no state; everything they use hangs on the application
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
 
-from engine.config import Config
-from engine.errors import InvalidInput, OfferInvalid
+from engine.errors import InvalidInput
 from engine.types import PLAYOUT_RATE
 from server import pcm_socket, schemas
-from server.metrics import ServerMetrics
-from server.sessions import LiveSession, Sessions
-from server.stage import Stage
-from server.uploads import Uploads
+from server.access.gate import ACCESS
+from server.bodies import read_json
+from server.compat.recording import RECORDINGS
+from server.conversions import CONVERSIONS
+from server.door import open_session
+from server.services import SERVICES, Services
+from server.sessions import LiveSession
+from server.transcript import as_lines, as_text
 
-MAX_JSON_BYTES = 64_000
-"""A browser's offer is about 6 kB, a long one 20."""
-BODY_TIMEOUT_S = 10.0
+_SHOWN = ("name", "title", "licence", "source", "synthetic", "consent")
+"""What of an avatar's card is everybody's business; what it is told about itself is not."""
 
-M = TypeVar("M", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What handlers work with."""
-
-    config: Config
-    version: str
-    stage: Stage
-    sessions: Sessions
-    uploads: Uploads
-    metrics: ServerMetrics
-    started_s: float
-
-
-SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+_OPENAPI = Path(__file__).with_name("openapi.json")
 
 routes = web.RouteTableDef()
 
@@ -59,45 +43,24 @@ def _live(request: web.Request) -> LiveSession:
     return _services(request).sessions.get(request.match_info["session_id"])
 
 
-async def _json(request: web.Request, model: type[M]) -> M:
-    """The body as a checked model.
-
-    Raises:
-        InvalidInput: ``unsupported_media_type``, ``body_too_large``, ``request_timeout`` or ``invalid_json``.
-        ValidationError: a member is missing, unknown or of the wrong type.
-    """
-    if request.content_type != "application/json":
-        raise InvalidInput("unsupported_media_type", "Send JSON, with Content-Type: application/json.")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > MAX_JSON_BYTES:
-                    raise InvalidInput("body_too_large", f"The body may have {MAX_JSON_BYTES} bytes at most.")
-    except TimeoutError:
-        raise InvalidInput("request_timeout", "The body did not arrive in time.") from None
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput("invalid_json", "The body is not JSON.") from error
-    return model.model_validate(content)
-
-
 @routes.post("/offer")
 async def offer(request: web.Request) -> web.Response:
     """Answers a browser's offer with a new session."""
-    services = _services(request)
-    body = await _json(request, schemas.Offer)
-    if not body.sdp.strip():
-        raise OfferInvalid("offer_invalid", "The offer cannot be answered: it is empty.")
-    avatar = services.stage.known(body.avatar)
-    mode = services.stage.mode if body.mode is None else "say" if body.mode == "idle" else body.mode
-    live, description = await services.sessions.open(avatar, body.sdp, body.type, mode, quality=body.quality)
+    live, description = await open_session(request, await read_json(request, schemas.Offer))
     answer: dict[str, Any] = {"sdp": description.sdp, "type": description.type, "session_id": live.id}
-    if services.config.ice_servers:
-        answer["ice_servers"] = [server.to_dict() for server in services.config.ice_servers]
+    if RECORDINGS in request.app:
+        # LiveTalking's clients are understood, and that is what they call it.
+        answer["sessionid"] = live.id
+    if ice_servers := _services(request).ice.fresh():
+        answer["ice_servers"] = ice_servers
     return web.json_response(answer, headers={"Cache-Control": "no-store"})
+
+
+@routes.post("/tokens")
+async def mint_token(request: web.Request) -> web.Response:
+    """A token for one session, to be given to a browser."""
+    asked = await read_json(request, schemas.TokenRequest)
+    return web.json_response(request.app[ACCESS].mint(request, asked), headers={"Cache-Control": "no-store"})
 
 
 @routes.delete("/sessions/{session_id}")
@@ -118,7 +81,7 @@ async def close_session(request: web.Request) -> web.Response:
 async def say(request: web.Request) -> web.Response:
     """Speaks a text after whatever is queued."""
     live = _live(request)
-    body = await _json(request, schemas.Say)
+    body = await read_json(request, schemas.Say)
     return web.json_response({"utterance_id": live.session.say(body.text)}, status=202)
 
 
@@ -126,17 +89,20 @@ async def say(request: web.Request) -> web.Response:
 async def ask(request: web.Request) -> web.Response:
     """Has a text answered, in place of whatever is being said."""
     live = _live(request)
-    body = await _json(request, schemas.Ask)
+    body = await read_json(request, schemas.Ask)
     return web.json_response({"turn_id": await live.session.ask(body.text)}, status=202)
 
 
 @routes.post("/sessions/{session_id}/audio")
 async def audio(request: web.Request) -> web.Response:
-    """Speaks a sound file after whatever is queued."""
+    """Speaks a sound file, or one that was converted, after whatever is queued."""
     live = _live(request)
     # Before many megabytes are sent for nothing.
     live.session.require_room()
-    samples = await _services(request).uploads.sound(request)
+    if (converted := request.query.get("conversion")) is not None:
+        samples = request.app[CONVERSIONS].get(converted).sound
+    else:
+        samples = await _services(request).uploads.sound(request)
     utterance_id = live.session.play(samples, "file")
     duration_ms = len(samples) * 1000 // PLAYOUT_RATE
     return web.json_response({"utterance_id": utterance_id, "duration_ms": duration_ms}, status=202)
@@ -152,7 +118,7 @@ async def interrupt(request: web.Request) -> web.Response:
 async def mirror(request: web.Request) -> web.Response:
     """Microphone pass-through on or off."""
     live = _live(request)
-    body = await _json(request, schemas.Mirror)
+    body = await read_json(request, schemas.Mirror)
     live.session.set_mirror(body.on)
     return web.json_response({"on": body.on})
 
@@ -161,7 +127,7 @@ async def mirror(request: web.Request) -> web.Response:
 async def listening(request: web.Request) -> web.Response:
     """Whether somebody else has the floor; the avatar shows that it listens while it says nothing itself."""
     live = _live(request)
-    body = await _json(request, schemas.Listening)
+    body = await read_json(request, schemas.Listening)
     live.session.set_listening(body.on)
     return web.json_response({"on": body.on})
 
@@ -170,7 +136,7 @@ async def listening(request: web.Request) -> web.Response:
 async def act(request: web.Request) -> web.Response:
     """Plays a clip of the avatar."""
     live = _live(request)
-    body = await _json(request, schemas.Action)
+    body = await read_json(request, schemas.Action)
     live.session.act(body.name)
     return web.json_response({"name": body.name}, status=202)
 
@@ -192,9 +158,23 @@ async def quality(request: web.Request) -> web.Response:
 async def set_quality(request: web.Request) -> web.Response:
     """Asks for more or less restoring from now on."""
     live = _live(request)
-    body = await _json(request, schemas.Quality)
+    body = await read_json(request, schemas.Quality)
     live.session.set_quality(body.quality)
     return web.json_response(live.session.quality.to_dict())
+
+
+@routes.get("/sessions/{session_id}/transcript")
+async def transcript(request: web.Request) -> web.Response:
+    """What was said so far, as JSON lines or as text."""
+    live = _live(request)
+    lines, headers = live.session.transcript(), {"Cache-Control": "no-store"}
+    match request.query.get("format", "jsonl"):
+        case "jsonl":
+            return web.Response(text=as_lines(lines), content_type="application/x-ndjson", headers=headers)
+        case "text":
+            name = live.manner.character.name
+            return web.Response(text=as_text(lines, name), content_type="text/plain", headers=headers)
+    raise InvalidInput("format_unknown", "The format of a transcript is jsonl or text.")
 
 
 @routes.get("/sessions/{session_id}/pcm")
@@ -207,15 +187,18 @@ async def pcm(request: web.Request) -> web.StreamResponse:
 async def avatars(request: web.Request) -> web.Response:
     """Cards of all avatars, the default one first."""
     stage = _services(request).stage
-    names = sorted(stage.cards, key=lambda name: (name != stage.default, name))
+    names = sorted(stage.cards, key=lambda name: (name != stage.default, stage.library.is_made(name), name))
     cards = [
         {
-            **{key: value for key, value in asdict(stage.cards[name]).items() if key not in ("size", "clips")},
+            **{key: getattr(stage.cards[name], key) for key in _SHOWN},
             "clips": [{"name": clip, "loop": loop} for clip, loop in stage.cards[name].clips.items()],
             "width": stage.cards[name].size[0],
             "height": stage.cards[name].size[1],
+            "styles": stage.character(name).listed_styles(),
+            "style": stage.character(name).style,
             "poster": f"avatars/{name}/poster.jpg",
             "default": name == stage.default,
+            "made_here": stage.library.is_made(name),
         }
         for name in names
     ]
@@ -233,11 +216,20 @@ async def poster(request: web.Request) -> web.Response:
     return web.Response(body=picture.jpeg, content_type="image/jpeg", headers=headers)
 
 
+@routes.get("/avatars/{name}/thumbnail.webp")
+async def thumbnail(request: web.Request) -> web.Response:
+    """An avatar at rest, small and moving."""
+    stage = _services(request).stage
+    webp = await stage.thumbnail(stage.known(request.match_info["name"]))
+    return web.Response(body=webp, content_type="image/webp", headers={"Cache-Control": "public, max-age=300"})
+
+
 @routes.get("/config.json")
 async def page_config(request: web.Request) -> web.Response:
     """What the page needs to know before it connects."""
     services = _services(request)
-    config = services.config
+    config, access = services.config, request.app[ACCESS]
+    character = services.stage.character(services.stage.default)
     return web.json_response(
         {
             "version": services.version,
@@ -247,15 +239,31 @@ async def page_config(request: web.Request) -> web.Response:
             "mode": services.stage.mode,
             "hears": services.stage.hears,
             "conversation_note": services.stage.note,
+            "styles": character.listed_styles(),
+            "style": character.style,
+            "language_models": services.stage.language_models.listed(),
+            "language_model": services.stage.language_models.configured,
+            "voice_conversions": services.stage.voice_conversions,
+            "voice_pitch": config.voice_pitch,
+            "voice_formant": config.voice_formant,
+            "voice_conversion": config.voice_conversion,
+            "wake_word": config.wake_word,
             "text_max_chars": config.max_text_chars,
             "audio_max_bytes": config.max_audio_mb * 1_000_000,
             "audio_max_s": config.max_audio_s,
             "session_max_s": config.max_session_s,
             "heartbeat_timeout_s": config.heartbeat_timeout_s,
-            "ice_servers": [server.to_dict() for server in config.ice_servers],
+            "access": "open" if access.is_open(request) else "closed",
+            "ice_servers": access.ice_servers(request),
         },
         headers={"Cache-Control": "no-store"},
     )
+
+
+@routes.get("/openapi.json")
+async def openapi(request: web.Request) -> web.StreamResponse:
+    """The description of this interface."""
+    return web.FileResponse(_OPENAPI, headers={"Cache-Control": "no-cache"})
 
 
 @routes.get("/healthz")

@@ -5,7 +5,7 @@ Place in the flow: Config -> ``create_app`` -> aiohttp; ``__main__`` runs it, te
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,13 +14,29 @@ from aiohttp import web
 
 from engine.config import Config
 from server import middleware
-from server.api import MAX_JSON_BYTES, SERVICES, Services, routes
+from server.access.address import is_loopback
+from server.access.gate import ACCESS, Access, gate
+from server.access.turn import IceServers
+from server.api import routes
+from server.bodies import MAX_BODY_BYTES
+from server.compat.livetalking import livetalking_routes
+from server.compat.pipecat import pipecat_routes
+from server.compat.recording import RECORDINGS, Recordings
+from server.conversion_routes import conversion_routes
+from server.conversions import CONVERSIONS, Conversions
+from server.doctor_routes import DOCTOR, Doctor, doctor_routes
+from server.embed import EMBED, Embed, embed_routes
 from server.encoder import EncoderPool
+from server.mattes import Mattes
 from server.metrics import ServerMetrics
 from server.peer import PeerOptions
+from server.services import SERVICES, Services
 from server.sessions import Sessions
 from server.stage import Stage
+from server.studio.process import WorkerProcess
+from server.studio.routes import STUDIO, Studio, studio_routes
 from server.uploads import Uploads
+from server.whep import whep_routes
 
 VERSION = "0.1.0"
 STATIC_FOLDER = Path(__file__).resolve().parent.parent / "static"
@@ -38,48 +54,62 @@ def create_app(config: Config, stage: Stage, static_folder: Path = STATIC_FOLDER
     """
     metrics = ServerMetrics(stage.metrics.registry)
     pool = EncoderPool()
+    ice = IceServers(config)
+    mattes = Mattes(config, stage)
     options = PeerOptions(
-        ice_servers=tuple(server.to_dict() for server in config.ice_servers),
+        ice_servers=ice.fresh,
         video_codec=config.video_codec,
         video_bitrate=config.video_kbps * 1000,
         heartbeat_timeout_s=config.heartbeat_timeout_s,
         idle_timeout_s=config.idle_session_s,
+        matte=mattes.get,
     )
     sessions = Sessions(stage.create_session, pool, options, metrics, config.max_sessions, config.max_session_s)
+    access = Access(config, ice, sessions)
     allowed = frozenset(config.allowed_origins)
     app = web.Application(
         middlewares=[
             # Outermost, so that a listed page can read errors too.
             middleware.origins(allowed, is_loopback(config.host)),
             middleware.errors(metrics),
+            gate(access),
             middleware.static_files(static_folder),
         ],
-        client_max_size=MAX_JSON_BYTES,
+        client_max_size=MAX_BODY_BYTES,
     )
-    app[SERVICES] = Services(config, VERSION, stage, sessions, Uploads(stage), metrics, time.monotonic())
+    uploads = Uploads(stage)
+    app[ACCESS] = access
+    app[SERVICES] = Services(config, VERSION, stage, sessions, ice, uploads, metrics, time.monotonic())
+    app[CONVERSIONS] = conversions = Conversions(uploads, stage.stages)
+    on = config.studio == "on" or (config.studio == "loopback" and is_loopback(config.host))
+    app[STUDIO] = studio = Studio(stage, WorkerProcess(config), sessions.shows, enabled=on)
     app.add_routes(routes)
+    app.add_routes(conversion_routes)
+    app.add_routes(pipecat_routes)
+    app.add_routes(whep_routes)
+    if config.livetalking == "on" or (config.livetalking == "loopback" and is_loopback(config.host)):
+        app[RECORDINGS] = recordings = Recordings()
+        app.add_routes(livetalking_routes)
+        app.on_cleanup.append(lambda _app: recordings.aclose())
+    app[EMBED] = Embed(static_folder)
+    app.add_routes(embed_routes)
+    app[DOCTOR] = doctor = Doctor(config, static_folder)
+    app.add_routes(doctor_routes)
+    app.add_routes(studio_routes)
     app.on_response_prepare.append(middleware.protective_headers(allowed))
 
     async def end_sessions(_app: web.Application) -> None:
-        # Before aiohttp waits for open requests: sockets of a session end with it.
-        await sessions.aclose()
+        # Before aiohttp waits for open requests: sockets of a session, and those who watch a job, end with it.
+        await asyncio.gather(sessions.aclose(), studio.aclose(), conversions.aclose(), doctor.aclose())
 
     async def close_shared(_app: web.Application) -> AsyncIterator[None]:
+        await studio.open()
         yield
-        await sessions.aclose()
+        await asyncio.gather(sessions.aclose(), studio.aclose(), conversions.aclose())
+        await mattes.aclose()
         await pool.aclose()
         await stage.aclose()
 
     app.on_shutdown.append(end_sessions)
     app.cleanup_ctx.append(close_shared)
     return app
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a bind address can only be reached from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -11,17 +11,29 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import ValidationError
 
-from engine.errors import AudioInvalid, Busy, Closed, InvalidInput, NotFound, OfferInvalid, VisavisError
+from engine.errors import (
+    AccessDenied,
+    AudioInvalid,
+    Busy,
+    Closed,
+    DiskFull,
+    InvalidInput,
+    NotFound,
+    OfferInvalid,
+    VisavisError,
+)
+from server.access.address import is_loopback
+from server.access.line import Waiting
 from server.metrics import ServerMetrics
 from server.schemas import explain_validation
 
@@ -34,13 +46,30 @@ _CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'self'; frame-ancestors "
 )
 
+_PERMISSIONS = "microphone=(self), camera={camera}, geolocation=()"
+_CAMERA_PAGES = {"/studio", "/studio.html"}
+"""The studio films whom it is to show; no other page may."""
+
+FRAMERS: web.RequestKey[tuple[str, ...]] = web.RequestKey("framers", tuple)
+"""Set by a handler whose answer other pages may frame: them, as sources of a security policy."""
+
 _STATUS_BY_CODE = {
     "invalid_json": 400,
+    "avatar_shipped": 403,
     "origin_forbidden": 403,
+    "studio_off": 403,
+    "token_avatar": 403,
+    "token_origin": 403,
+    "not_acceptable": 406,
     "request_timeout": 408,
+    "avatar_exists": 409,
+    "studio_full": 409,
+    "precondition_failed": 412,
     "audio_too_long": 413,
     "body_too_large": 413,
+    "source_too_large": 413,
     "audio_unreadable": 415,
+    "source_type": 415,
     "unsupported_media_type": 415,
     "upgrade_required": 426,
     "server_full": 503,
@@ -51,8 +80,10 @@ _STATUS_BY_CLASS: tuple[tuple[type[VisavisError], int], ...] = (
     (AudioInvalid, 422),
     (InvalidInput, 422),
     (NotFound, 404),
+    (AccessDenied, 401),
     (Closed, 409),
     (Busy, 429),
+    (DiskFull, 507),
 )
 _HTTP_CODES = {
     400: ("bad_request", "The request is not valid HTTP for this address."),
@@ -74,12 +105,23 @@ def status_of(error: VisavisError) -> int:
     return next((status for kind, status in _STATUS_BY_CLASS if isinstance(error, kind)), 500)
 
 
-def error_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    """The one shape of all errors."""
+def error_response(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None, **more: Any
+) -> web.Response:
+    """The one shape of all errors; ``more`` are members beside ``error``."""
     headers = {"Cache-Control": "no-store", **(headers or {})}
     if status in _RETRY_AFTER_S:
-        headers["Retry-After"] = _RETRY_AFTER_S[status]
-    return web.json_response({"error": {"code": code, "message": message}}, status=status, headers=headers)
+        headers.setdefault("Retry-After", _RETRY_AFTER_S[status])
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return web.json_response({"error": {"code": code, "message": message}, **more}, status=status, headers=headers)
+
+
+def _from_ours(error: VisavisError) -> web.Response:
+    again_s = error.retry_after_s if isinstance(error, Busy) else None
+    headers = {} if again_s is None else {"Retry-After": str(again_s)}
+    more = {"queue": error.queue()} if isinstance(error, Waiting) else {}
+    return error_response(status_of(error), error.code, error.message, headers, **more)
 
 
 def errors(metrics: ServerMetrics) -> Middleware:
@@ -93,7 +135,7 @@ def errors(metrics: ServerMetrics) -> Middleware:
             status = status_of(error)
             if status >= 500 and status != 503:
                 logger.error("%s %s: %s: %s", request.method, request.path, error.code, error.message)
-            response = error_response(status, error.code, error.message)
+            response = _from_ours(error)
         except ValidationError as error:
             response = error_response(422, "invalid_request", explain_validation(error))
         except web.HTTPException as error:
@@ -132,7 +174,7 @@ def origins(allowed: frozenset[str], loopback_only: bool) -> Middleware:
             caller, ours = _authority(origin), _authority(f"{parts.scheme}://{host}")
         except ValueError:
             return False
-        if loopback_only and not _is_loopback(caller[0]):
+        if loopback_only and not is_loopback(caller[0]):
             return False
         return bool(caller[0]) and caller == ours
 
@@ -150,8 +192,8 @@ def origins(allowed: frozenset[str], loopback_only: bool) -> Middleware:
             response = web.Response(
                 status=204,
                 headers={
-                    "Access-Control-Allow-Methods": "GET, POST, DELETE",
-                    "Access-Control-Allow-Headers": "Content-Type",
+                    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
+                    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
                     "Access-Control-Max-Age": "600",
                 },
             )
@@ -159,7 +201,7 @@ def origins(allowed: frozenset[str], loopback_only: bool) -> Middleware:
             response = await handler(request)
         if listed and not response.prepared:
             response.headers["Access-Control-Allow-Origin"] = str(origin)
-            response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+            response.headers["Access-Control-Expose-Headers"] = "Accept-Patch, ETag, Link, Location, Retry-After"
         if not response.prepared:
             response.headers.add("Vary", "Origin")
         return response
@@ -170,13 +212,6 @@ def origins(allowed: frozenset[str], loopback_only: bool) -> Middleware:
 def _authority(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def protective_headers(allowed: frozenset[str]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
@@ -190,12 +225,17 @@ def protective_headers(allowed: frozenset[str]) -> Callable[[web.Request, web.St
         "Content-Security-Policy": _CONTENT_SECURITY_POLICY + framers,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+        "Permissions-Policy": _PERMISSIONS.format(camera="()"),
         "Server": "Visavis",
     }
 
-    async def handler(_request: web.Request, response: web.StreamResponse) -> None:
+    async def handler(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(headers)
+        if request.path in _CAMERA_PAGES:
+            response.headers["Permissions-Policy"] = _PERMISSIONS.format(camera="(self)")
+        if FRAMERS in request:
+            framers = request[FRAMERS]
+            response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY + " ".join(framers)
 
     return handler
 
@@ -220,7 +260,8 @@ _CONTENT_TYPES = {
 def static_files(folder: Path) -> Middleware:
     """Middleware that serves a folder wherever no route answers, so that routes keep their own 404 and 405.
 
-    Only files with a type from the table are served, and only from inside the folder.
+    Only files with a type from the table are served, and only from inside the folder. A page may be asked for without
+    its ending.
     """
     root = folder.resolve()
 
@@ -228,6 +269,8 @@ def static_files(folder: Path) -> Middleware:
         if "\0" in path or "\\" in path:
             return None
         file = (root / (path.lstrip("/") or "index.html")).resolve()
+        if not file.suffix:
+            file = file.with_suffix(".html")
         if not file.is_relative_to(root) or file.suffix not in _CONTENT_TYPES or not file.is_file():
             return None
         return file

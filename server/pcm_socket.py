@@ -75,7 +75,7 @@ async def serve(request: web.Request, live: LiveSession) -> web.StreamResponse:
     await socket.prepare(request)
     work = asyncio.create_task(_converse(socket, live.session), name="pcm-socket")
     try:
-        futures: list[asyncio.Future[Any]] = [work, live.peer.ended]
+        futures: list[asyncio.Future[Any]] = [work, live.ended]
         await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             await _cancelled(work)

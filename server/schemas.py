@@ -16,12 +16,16 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    StrictFloat,
     StrictInt,
     StrictStr,
     ValidationError,
+    model_validator,
 )
 
+from engine.errors import InvalidInput
 from engine.quality import Quality as Level
+from server.access.embeds import origin_of
 
 
 def _encodable(text: str) -> str:
@@ -43,6 +47,16 @@ def _no_look_alike(value: object) -> object:
     return value
 
 
+def _exact_origin(text: str) -> str:
+    try:
+        return origin_of(text)
+    except InvalidInput as error:
+        raise ValueError("is no origin such as https://shop.example") from error
+
+
+Origin = Annotated[StrictStr, Field(max_length=300), AfterValidator(_exact_origin)]
+Semitones = Annotated[StrictFloat | StrictInt, Field(ge=-12, le=12)]
+Milliseconds = Annotated[StrictFloat | StrictInt, Field(ge=0, le=1e15)]
 QualityLevel = Annotated[Level, BeforeValidator(_no_look_alike)]
 
 
@@ -60,6 +74,86 @@ class Offer(BaseModel):
     avatar: Text | None = Field(default=None, max_length=200)
     mode: Literal["converse", "mirror", "say", "idle"] | None = None
     quality: QualityLevel | None = None
+    style: Text | None = Field(default=None, max_length=100)
+    language_model: Text | None = Field(default=None, max_length=300)
+    background: Literal["filmed", "packed"] | None = None
+    token: Text | None = Field(default=None, max_length=2000)
+    ticket: Text | None = Field(default=None, max_length=100)
+    session_id: Text | None = Field(default=None, max_length=100)
+
+
+class TokenRequest(_Strict):
+    """What a session token is to permit; or the page token of a frame, whose avatar and origin are settled."""
+
+    avatar: Text | None = Field(default=None, max_length=64)
+    origin: Origin | None = None
+    duration_s: StrictInt | None = Field(default=None, ge=60, le=600)
+    max_session_s: StrictFloat | StrictInt | None = Field(default=None, ge=10, le=604_800)
+    page_token: Text | None = Field(default=None, max_length=2000)
+
+    @model_validator(mode="after")
+    def _settled(self) -> TokenRequest:
+        if self.page_token is not None and (self.avatar is not None or self.origin is not None):
+            raise ValueError("a page token settles avatar and origin")
+        return self
+
+
+class PipecatOffer(BaseModel):
+    """A session description in Pipecat's words; ``requestData`` has what else an ``Offer`` may have."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_by_name=True, validate_by_alias=True)
+
+    sdp: Text = Field(min_length=1, max_length=64_000)
+    type: Text = Field(max_length=20)
+    pc_id: Text | None = Field(default=None, max_length=100)
+    restart_pc: StrictBool | None = None
+    request_data: Any = Field(default=None, alias="requestData")
+
+
+class PipecatCandidate(BaseModel):
+    """One way to reach the browser."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    candidate: Text = Field(max_length=1000)
+    sdp_mid: Text | None = Field(default=None, max_length=64)
+    sdp_mline_index: StrictInt | None = Field(default=None, ge=0, le=100)
+
+
+class PipecatCandidates(BaseModel):
+    """Ways to reach the browser that it found after its offer."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    pc_id: Text = Field(max_length=100)
+    candidates: list[PipecatCandidate] = Field(max_length=64)
+
+
+def _as_text(value: object) -> object:
+    # Older clients have numbers for ids.
+    return str(value) if type(value) is int else value
+
+
+class LiveTalkingSession(BaseModel):
+    """Which session a LiveTalking client means."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    sessionid: Annotated[Text, BeforeValidator(_as_text)] = Field(max_length=100)
+
+
+class LiveTalkingText(LiveTalkingSession):
+    """A text to say (``echo``) or to answer (``chat``); ``tts`` is not looked at, an avatar has its own voice."""
+
+    text: Text
+    type: Literal["echo", "chat"]
+    interrupt: bool = False
+
+
+class LiveTalkingRecord(LiveTalkingSession):
+    """Whether a recording begins or ends."""
+
+    type: Literal["start_record", "end_record"]
 
 
 class Say(_Strict):
@@ -108,6 +202,39 @@ class Quality(_Strict):
     """How much of the face is restored: a level from 0 to 5, or ``auto``."""
 
     quality: QualityLevel
+
+
+class StyleChoice(_Strict):
+    """In which style the avatar answers."""
+
+    name: Text = Field(min_length=1, max_length=100)
+
+
+class LanguageModelChoice(_Strict):
+    """Who answers: an id of ``language_models`` in config.json."""
+
+    id: Text = Field(min_length=1, max_length=300)
+
+
+class VoiceChange(_Strict):
+    """What becomes of the avatar's voice: moved by semitones, and converted where a conversion is named."""
+
+    pitch: Semitones = 0.0
+    formant: Semitones = 0.0
+    conversion: Text = Field(default="", max_length=100)
+
+
+class BackgroundChoice(_Strict):
+    """Whether pictures come as filmed, or packed with the matte that lets a page change the background."""
+
+    background: Literal["filmed", "packed"]
+
+
+class Heard(_Strict):
+    """The page heard the first sound of an answer, at a time of the server's clock as ``pong`` tells it."""
+
+    turn_id: StrictInt
+    server_ms: Milliseconds
 
 
 class PcmHello(_Strict):

@@ -12,8 +12,10 @@ Choices:
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,21 +24,25 @@ import aioice.ice
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
+    RTCIceCandidate,
     RTCIceServer,
     RTCPeerConnection,
     RTCRtpSender,
     RTCSessionDescription,
 )
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability
-from aiortc.sdp import SessionDescription
+from aiortc.sdp import SessionDescription, candidate_from_sdp
 
-from engine.errors import OfferInvalid
+from engine.errors import InvalidInput, OfferInvalid
 from server.encoder import VideoCodec
 
-MEDIA_KINDS = {"audio", "video", "application"}
+MOST_SECTIONS = {"audio": 1, "video": 2, "application": 1}
+"""The first video section gets the avatar; a second one, for a client's shared screen, is declined."""
 MAX_CANDIDATES = 64
+LATECOMERS_S = 0.06
 
 _MDNS_CANDIDATE = re.compile(r"^a=candidate:\S+ \d+ \S+ \d+ \S+\.local ", re.IGNORECASE)
+_RECEIVING = ("recvonly", "sendrecv")
 _H264_PROFILES = ("42e01f", "42001f")
 
 
@@ -79,9 +85,11 @@ def read_offer(sdp: str, kind: str) -> Offer:
     media = description.media
     if not media:
         raise _invalid("it has no media section")
-    kinds = [section.kind for section in media]
-    if len(set(kinds)) != len(kinds) or set(kinds) - MEDIA_KINDS:
+    kinds = Counter(section.kind for section in media)
+    if any(kinds[kind] > most for kind, most in MOST_SECTIONS.items()) or set(kinds) - set(MOST_SECTIONS):
         raise _invalid("it must have one video section, at most one audio section and one data channel")
+    if sum(section.kind == "video" and section.direction in _RECEIVING for section in media) > 1:
+        raise _invalid("it must have one video section that receives")
     for section in media:
         if not section.ice or not section.ice.usernameFragment or not section.ice.password:
             raise _invalid("a media section has no ICE credentials")
@@ -99,7 +107,7 @@ def read_offer(sdp: str, kind: str) -> Offer:
         # aiortc could not close a connection whose bundle names sections that do not exist.
         raise _invalid("its bundle does not name its media sections")
     video = next((section for section in media if section.kind == "video"), None)
-    if video is None or video.direction not in ("recvonly", "sendrecv"):
+    if video is None or video.direction not in _RECEIVING:
         raise _invalid("it must be willing to receive one video track")
     codecs = _video_codecs(video.rtp.codecs)
     if not codecs:
@@ -108,6 +116,38 @@ def read_offer(sdp: str, kind: str) -> Offer:
     if audio is not None and not any(codec.mimeType.lower() == "audio/opus" for codec in audio.rtp.codecs):
         raise _invalid("its audio section must accept Opus")
     return Offer(sdp, audio is not None, codecs)
+
+
+def read_candidate(line: str, mid: str | None, index: int | None) -> RTCIceCandidate | None:
+    """A candidate that came after the offer.
+
+    Args:
+        line: ``candidate:…`` as a browser has it.
+        mid, index: which media section it is for; one is enough.
+
+    Returns:
+        None for what is of no use here: ``.local`` names, TCP, and the word that there are no more.
+
+    Raises:
+        InvalidInput: ``candidate_invalid``.
+    """
+    line = line.strip().removeprefix("a=").removeprefix("candidate:")
+    if not line:
+        return None
+    if mid is None and index is None:
+        raise InvalidInput("candidate_invalid", "A candidate names its media section.")
+    try:
+        candidate = candidate_from_sdp(line)
+        if candidate.ip.lower().endswith(".local") or candidate.protocol.lower() != "udp":
+            return None
+        # An address, never a name somebody would have to look up.
+        ipaddress.ip_address(candidate.ip)
+        if candidate.type not in ("host", "srflx", "relay") or not 0 < candidate.port < 1 << 16:
+            raise ValueError("nobody can be reached there")
+    except (ValueError, IndexError, AssertionError) as error:
+        raise InvalidInput("candidate_invalid", "This is no candidate that can be reached.") from error
+    candidate.sdpMid, candidate.sdpMLineIndex = mid, index
+    return candidate
 
 
 def _invalid(reason: str) -> OfferInvalid:
@@ -159,7 +199,7 @@ async def answer(
     video: MediaStreamTrack,
     audio: MediaStreamTrack | None,
 ) -> Description:
-    """Negotiates: our tracks out, the browser's sound in, its picture refused.
+    """Negotiates: our tracks out, the browser's sound in, its pictures refused.
 
     Args:
         connection: new; its listeners are already registered.
@@ -171,7 +211,7 @@ async def answer(
     Raises:
         OfferInvalid: ``offer_invalid`` when aiortc finds fault with it after all.
     """
-    _allow_loopback_only_hosts()
+    allow_loopback_only_hosts()
     # Tracks and preferences must be set before the remote description: afterwards they are silently ignored.
     transceiver = connection.addTransceiver(video, direction="sendonly")
     transceiver.setCodecPreferences(_preferences(video_codec))
@@ -182,6 +222,9 @@ async def answer(
         )
     try:
         await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+        for other in connection.getTransceivers():
+            if other.sender.track not in (video, audio):
+                other.direction = "inactive"
         await connection.setLocalDescription(await connection.createAnswer())
     except Exception as error:  # aiortc raises its own errors, ValueError, KeyError … for what it cannot use
         raise _invalid("its sections contradict each other") from error
@@ -210,6 +253,21 @@ def _host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
     return reachable or (["127.0.0.1"] if use_ipv4 else ["::1"])
 
 
-def _allow_loopback_only_hosts() -> None:
+def allow_loopback_only_hosts() -> None:
+    """Lets two programs meet on a host that has no other interface; for the whole process. Idempotent."""
     # aioice never lists the loopback interface and has no option for it.
     aioice.ice.get_host_addresses = _host_addresses
+
+
+async def stop_latecomers(connection: RTCPeerConnection) -> None:
+    """Stops what a connection that was closed while it connected has started since.
+
+    aiortc goes on connecting in the background while it is closed, and what it starts then (aioice's consent checks, a
+    sender's reports) nothing would ever stop. It is done within a few pacing intervals of 20 ms; stopping once more
+    ends what came late and does nothing to what was stopped before.
+    """
+    await asyncio.sleep(LATECOMERS_S)
+    for transceiver in connection.getTransceivers():
+        await transceiver.sender.stop()
+        await transceiver.receiver.stop()
+        await transceiver.receiver.transport.transport._connection.close()

@@ -1,11 +1,11 @@
-"""Everything sessions share: the avatars, the model, the voice, and their still pictures.
+"""Everything sessions share: the avatars and their characters, the models, the voices, and still pictures.
 
 Place in the flow: Config -> ``Stage.open`` -> ``Stage.create_session`` for each offer, posters and cards for the page.
 
 Invariants:
     * once open, the default avatar is loaded and prepared: the first visitor waits for nothing;
     * beside the default and those that sessions show, few avatars stay in memory: one is a hundred megabytes or more;
-    * an avatar is found by looking its name up in the list made at the start; no text of a caller becomes a path;
+    * an avatar is found by looking its name up in the library; no text of a caller becomes a path;
     * files are read on threads of the stage's own, never on the loop's default executor.
 """
 
@@ -25,16 +25,24 @@ import av
 import cv2
 import numpy as np
 
-from engine.avatar.bundle import IDLE_FILE, Avatar, AvatarCard, default_avatar, list_avatars, load_avatar
+from engine.avatar.bundle import IDLE_FILE, Avatar, default_avatar, load_avatar
 from engine.config import Config
-from engine.conversation.tts.base import Voice
+from engine.conversation.voice.base import VoiceChange
 from engine.errors import AvatarInvalid, ConfigInvalid, NotFound
 from engine.metrics import EngineMetrics
 from engine.quality import Quality, wanted_level
-from engine.registry import create_lipsync, create_restorer, create_voice
+from engine.registry import create_lipsync, create_restorer
 from engine.renderer import Renderer
 from engine.session import Mode, Session, SessionLimits
+from engine.voice_choice import VoiceChoice
+from engine.voice_stages import VoiceStages
+from server.character import Character, character_of
 from server.host import Host
+from server.language_models import LanguageModels
+from server.library import Library
+from server.manner import Manner
+from server.thumbnails import make_thumbnail
+from server.voices import Voices
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +52,24 @@ AVATARS_KEPT = 4
 """Avatars that stay loaded, those that sessions show included; more only while sessions show more."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What somebody wants of a session.
+
+    Attributes:
+        quality: how much is restored; the option's value when None.
+        style: in which it answers; the avatar's own when empty.
+        language_model: id of what answers; the configured one when empty.
+    """
+
+    quality: Quality | None = None
+    style: str = ""
+    language_model: str = ""
+
+
+NO_WISHES = Wishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +88,23 @@ class Poster:
 class Stage:
     """What all sessions of a server share. Made by ``open``."""
 
-    def __init__(self, config: Config, metrics: EngineMetrics, cards: dict[str, AvatarCard]) -> None:
-        """Use ``open``. Args: config: options; metrics: where the engine counts; cards: usable avatars."""
+    def __init__(self, config: Config, metrics: EngineMetrics, library: Library) -> None:
+        """Use ``open``. Args: config: options; metrics: where the engine counts; library: avatars."""
         self.config = config
         self.metrics = metrics
-        self.cards = cards
-        self.default = config.avatar or default_avatar(cards)
+        self.library = library
+        self.cards = library.cards
+        shipped = [name for name in library.cards if not library.is_made(name)]
+        self.default = config.avatar or default_avatar(shipped or library.cards)
         self._renderer: Renderer | None = None
-        self._voice: Voice | None = None
+        self._voices = Voices(config, self.on_file_thread)
+        self.stages = VoiceStages(config.weights_dir)
         self._host: Host | None = None
         # The one asked for last is last.
         self._avatars: OrderedDict[str, Avatar] = OrderedDict()
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._sessions: weakref.WeakKeyDictionary[Session, VoiceChoice] = weakref.WeakKeyDictionary()
         self._posters: dict[str, Poster] = {}
+        self._thumbnails: dict[str, bytes] = {}
         self._loading = asyncio.Lock()
         self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
 
@@ -87,14 +117,15 @@ class Stage:
             AvatarInvalid: the default avatar's folder cannot be used.
             BackendFailed: the model or the voice does not load.
         """
-        cards = list_avatars(config.avatars_dir)
+        library = Library(config.avatars_dir, config.data_dir / "avatars")
+        cards = library.cards
         if not cards or (config.avatar and config.avatar not in cards):
             wanted = f"called {config.avatar} " if config.avatar else ""
             known = ", ".join(cards) or "none"
             raise ConfigInvalid(
                 "avatar_missing", f"There is no avatar {wanted}in {config.avatars_dir}; usable ones: {known}."
             )
-        stage = cls(config, metrics, cards)
+        stage = cls(config, metrics, library)
         try:
             await stage._load()
         except BaseException:
@@ -105,27 +136,19 @@ class Stage:
     async def _load(self) -> None:
         config = self.config
         # Independent of each other, and each releases the interpreter lock for most of its time.
-        lipsync, restorer, voice, avatar, self._host = await asyncio.gather(
+        lipsync, restorer, _, avatar, self._host = await asyncio.gather(
             self.on_file_thread(
                 lambda: create_lipsync(config.lipsync, precision=config.precision, weights_dir=config.weights_dir)
             ),
             self.on_file_thread(
                 lambda: create_restorer(config.restorer, precision=config.precision, weights_dir=config.weights_dir)
             ),
-            self.on_file_thread(
-                lambda: create_voice(
-                    config.voice,
-                    url=config.voice_url,
-                    key=config.voice_key,
-                    model=config.voice_model,
-                    name=config.voice_name,
-                    rate_wpm=config.voice_rate,
-                )
-            ),
-            self.on_file_thread(lambda: load_avatar(config.avatars_dir / self.default)),
+            self._voices.get(self.character(self.default).voice, ()),
+            self.on_file_thread(lambda: load_avatar(self.library.folder(self.default))),
             self.on_file_thread(lambda: Host(config, self.metrics)),
         )
-        self._voice = voice
+        # What is wrong with it is told now, not to the first visitor.
+        await self.stages.stage(VoiceChange(config.voice_pitch, config.voice_formant, config.voice_conversion))
         self._renderer = Renderer(lipsync, config.render_threads, restorer=restorer, metrics=self.metrics)
         self._avatars[self.default] = avatar
         await self._renderer.prepare(avatar)
@@ -150,35 +173,54 @@ class Stage:
             raise NotFound("avatar_unknown", f"There is no such avatar; known: {', '.join(self.cards)}.")
         return name
 
+    def character(self, name: str) -> Character:
+        """What a known avatar is like."""
+        card = self.cards[self.known(name)]
+        return character_of(card.persona, card.title, self.config)
+
+    def forget(self, name: str) -> None:
+        """Takes an avatar that was made here off the list; sessions that show it go on."""
+        self.library.drop(name)
+        self._avatars.pop(name, None)
+        self._posters.pop(name, None)
+        self._thumbnails.pop(name, None)
+
     @property
     def restores(self) -> bool:
         """Whether there is a face restorer."""
         return self._renderer is not None and self._renderer.restoring is not None
 
-    async def create_session(self, name: str, quality: Quality | None = None) -> Session:
-        """A session with a known avatar, not started yet.
+    async def create_session(self, name: str, wishes: Wishes = NO_WISHES) -> tuple[Session, Manner]:
+        """A session with a known avatar, not started yet, and how it answers.
 
         Args:
             name: of the avatar.
-            quality: how much is restored; the option's value when None.
+            wishes: of whoever asked for it.
 
         Raises:
+            NotFound: ``style_unknown``, ``language_model_unknown``.
             AvatarInvalid: the avatar's folder cannot be used.
+            BackendFailed: its voice cannot be loaded.
         """
-        assert self._renderer is not None and self._voice is not None, "the stage is not open"
-        config = self.config
+        assert self._renderer is not None and self._host is not None, "the stage is not open"
+        config, quality, character = self.config, wishes.quality, self.character(name)
+        # Nothing may wait between the voice and the session that keeps it loaded.
+        avatar = await self._avatar(name)
+        voice = await self._voices.get(character.voice, set(self._sessions.values()))
         session = Session(
-            await self._avatar(name),
+            avatar,
             self._renderer,
-            self._voice,
+            voice,
             limits=SessionLimits(config.max_text_chars, config.max_queue, config.max_audio_s),
             quality=config.quality if quality is None else quality,
             metrics=self.metrics,
+            stages=self.stages,
         )
-        if self._host is not None:
-            self._host.attend(session)
-        self._sessions.add(session)
-        return session
+        self._sessions[session] = character.voice
+        await session.set_voice(
+            pitch=config.voice_pitch, formant=config.voice_formant, conversion=config.voice_conversion
+        )
+        return session, self._host.attend(session, character, wishes.style, wishes.language_model)
 
     @property
     def mode(self) -> Mode:
@@ -195,11 +237,24 @@ class Stage:
         """Why spoken words are not answered; empty when they are."""
         return self._host.note if self._host is not None else ""
 
+    @property
+    def language_models(self) -> LanguageModels:
+        """Who may answer."""
+        assert self._host is not None, "the stage is not open"
+        return self._host.models
+
+    @property
+    def voice_conversions(self) -> list[str]:
+        """Names of the voices that others can be converted to."""
+        return self.stages.names
+
     async def _avatar(self, name: str) -> Avatar:
         if name not in self._avatars:
             async with self._loading:
                 if name not in self._avatars:
-                    self._avatars[name] = await self.on_file_thread(lambda: load_avatar(self.config.avatars_dir / name))
+                    avatar = await self.on_file_thread(lambda: load_avatar(self.library.folder(name)))
+                    # It may have been deleted meanwhile.
+                    self._avatars[self.known(name)] = avatar
         avatar = self._avatars[name]
         self._avatars.move_to_end(name)
         self._forget_unused(name)
@@ -220,8 +275,17 @@ class Stage:
             AvatarInvalid: its idle loop cannot be read.
         """
         if name not in self._posters:
-            self._posters[name] = await self.on_file_thread(lambda: self._make_poster(name))
+            poster = await self.on_file_thread(lambda: self._make_poster(name))
+            self._posters[self.known(name)] = poster
         return self._posters[name]
+
+    async def thumbnail(self, name: str) -> bytes:
+        """A small moving picture of a known avatar, WebP; made once. Raises AvatarInvalid as ``poster``."""
+        if name not in self._thumbnails:
+            path = self.library.folder(name) / IDLE_FILE
+            made = await self.on_file_thread(lambda: make_thumbnail(path))
+            self._thumbnails[self.known(name)] = made
+        return self._thumbnails[name]
 
     def _make_poster(self, name: str) -> Poster:
         loaded = self._avatars.get(name)
@@ -233,7 +297,7 @@ class Stage:
 
     def _first_frame(self, name: str) -> np.ndarray:
         try:
-            with av.open(self.config.avatars_dir / name / IDLE_FILE, options={"protocol_whitelist": "file"}) as video:
+            with av.open(self.library.folder(name) / IDLE_FILE, options={"protocol_whitelist": "file"}) as video:
                 return next(video.decode(video=0)).to_ndarray(format="bgr24")
         except (av.FFmpegError, StopIteration, OSError) as error:
             raise AvatarInvalid("avatar_unreadable", f"The idle loop of {name} cannot be read.") from error
@@ -244,6 +308,5 @@ class Stage:
             await self._renderer.aclose()
         if self._host is not None:
             await self._host.aclose()
-        if self._voice is not None:
-            await self._voice.aclose()
+        await self._voices.aclose()
         self._files.shutdown(wait=False, cancel_futures=True)

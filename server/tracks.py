@@ -26,6 +26,7 @@ from typing import Protocol
 
 import av
 import cv2
+import numpy as np
 from aiortc import MediaStreamTrack, RTCRtpSender, VideoStreamTrack
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
@@ -143,6 +144,8 @@ class AvatarVideoTrack(VideoStreamTrack):
         self._on_dropped = on_dropped or (lambda: None)
         self._on_encoded = on_encoded or (lambda _seconds: None)
         self._on_failed = on_failed or (lambda: None)
+        self.dress: Callable[[AvatarFrame], np.ndarray] | None = None
+        """What is shown of a frame, called on an encoder's thread; its picture as it is when None."""
         self._failures = 0
         self._encoder: VideoEncoder | None = None
         self._encoder_size = (0, 0)
@@ -209,8 +212,10 @@ class AvatarVideoTrack(VideoStreamTrack):
 
     async def _encode(self, frame: AvatarFrame) -> av.Packet | None:
         started_s = time.monotonic()
-        size = (frame.image.shape[1], frame.image.shape[0])
+        dress = self.dress
         try:
+            image = frame.image if dress is None else await self._pool.video(lambda: dress(frame))
+            size = (image.shape[1], image.shape[0])
             if self._encoder is None or size != self._encoder_size:
                 self._encoder = create_video_encoder(self._codec, *size, self._bitrate)
                 self._encoder_size = size
@@ -219,7 +224,7 @@ class AvatarVideoTrack(VideoStreamTrack):
             if key_frame:
                 self._key_wanted = False
                 self._key_sent_s = started_s
-            packet = await self._pool.video(lambda: encoder.encode(frame.image, frame.pts, key_frame))
+            packet = await self._pool.video(lambda: encoder.encode(image, frame.pts, key_frame))
         except (av.FFmpegError, cv2.error, ValueError):
             # One picture is lost and the next comes from a fresh encoder; the viewer sees a held picture.
             self._failures += 1
@@ -338,9 +343,13 @@ class MediaPump:
         self._frames = frames
         self._video = video
         self._audio = audio
+        self.watcher: Callable[[AvatarFrame], None] | None = None
+        """Is shown every frame too; must return at once."""
 
     async def run(self) -> None:
         """Pumps until the session ends. Cancellation loses at most one frame."""
         async for frame in self._frames:
+            if self.watcher is not None:
+                self.watcher(frame)
             self._video.offer(frame)
             await self._audio.offer(frame)

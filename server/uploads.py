@@ -40,8 +40,12 @@ class Uploads:
         self._max_s = stage.config.max_audio_s
         self._active = 0
 
-    async def sound(self, request: web.Request) -> np.ndarray:
+    async def sound(self, request: web.Request, chunks: AsyncIterator[bytes] | None = None) -> np.ndarray:
         """Reads and decodes the sound file in a request's body, plain or as the first file of a form.
+
+        Args:
+            request: who sends it.
+            chunks: reads the file out of the body, where it comes in another form.
 
         Returns:
             (N,) int16 mono at 48 kHz.
@@ -61,18 +65,18 @@ class Uploads:
             path = Path(name)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    await self._receive(request, file)
+                    await self._receive(_body(request) if chunks is None else chunks, file)
                 return await self._stage.on_file_thread(lambda: decode_audio(path, self._max_s))
             finally:
                 await self._stage.on_file_thread(lambda: path.unlink(missing_ok=True))
         finally:
             self._active -= 1
 
-    async def _receive(self, request: web.Request, file: BinaryIO) -> None:
+    async def _receive(self, chunks: AsyncIterator[bytes], file: BinaryIO) -> None:
         size = 0
         try:
             async with asyncio.timeout(RECEIVE_TIMEOUT_S):
-                async for chunk in _body(request):
+                async for chunk in chunks:
                     size += len(chunk)
                     if size > self._max_bytes:
                         raise self._too_large()

@@ -3,37 +3,37 @@
  *
  * Place in the flow: the top. It decides what is said in words and what is shown; media and connection live below.
  *
- * Query options: `?avatar=name` a face, `?mode=mirror` what becomes of the microphone, `?debug` figures over the portrait, `?raw` a microphone without the browser's
- * processing. `window.visavis` is the TalkingHead, for benchmarks and the curious: say, play, act, interrupt, mirror, stats.
+ * Query options: `?avatar=name` a face, `?mode=converse|hold|typed|mirror|say` the way of talking, `?lang=en|zh`, `?debug` figures over the portrait, `?raw` a
+ * microphone without the browser's processing. `#token=` lets in where the server asks for something. `window.visavis` is the TalkingHead, for benchmarks and the curious: say, play, act, interrupt, mirror, stats.
  */
 
+import { BackgroundChoice } from "./background-choice.js";
 import { Captions } from "./captions.js";
+import { Composer } from "./composer.js";
+import { Conversation, WAYS } from "./conversation.js";
+import { speakConverted } from "./conversions.js";
+import { Devices } from "./devices.js";
+import { Display, offerStudio } from "./display.js";
+import { EmbedDialog } from "./embed-dialog.js";
+import { Faces } from "./faces.js";
 import { Files } from "./files.js";
-import { hint, TRIES } from "./hints.js";
+import { FirstSound } from "./first-sound.js";
+import { hint, tries } from "./hints.js";
+import { language, t, translate } from "./language.js";
 import { Microphone } from "./microphone.js";
+import { Ending, Notice } from "./notice.js";
 import { Panel } from "./panel.js";
-import { explain } from "./protocol.js";
+import { Talk } from "./talk.js";
 import "./talking-head.js";
+import { Transcript } from "./transcript.js";
+import { TranscriptView } from "./transcript-view.js";
+import { Veil } from "./veil.js";
+import { VoiceSettings } from "./voice.js";
 
-const STATUS = {
-  connecting: "Connecting",
-  live: "Live",
-  weak: "Weak connection",
-  reconnecting: "Reconnecting",
-  waiting: "Waiting for a seat",
-  stopped: "Not connected",
-  closed: "Ended",
-};
 /** A connection that takes less than this needs no words: the poster is already there. */
 const PATIENCE_MS = 1500;
-/** A retry closer than this needs no button. */
-const SOON_MS = 1500;
-const NOTICE_MS = 12_000;
-/** How long before the end of a session it is announced. */
-const ENDING_MS = 30_000;
-const MODES = ["converse", "mirror", "say"];
-/** The counter appears when this share of the limit is used. */
-const COUNT_FROM = 0.8;
+/** How long the line under the controls says why something was not answered. */
+const MISSED_MS = 5000;
 
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
@@ -43,110 +43,96 @@ const canDrop = matchMedia("(hover: hover)").matches;
 const captions = new Captions($("captions"), $("spoken"));
 /** What the server understood; no live region, for whoever said it knows it. */
 const heard = new Captions($("heard"), null, { said: true, lingerMs: 4000 });
+const transcript = new Transcript();
+const firstSound = new FirstSound((turnId, pageMs) => head.heard(turnId, pageMs));
 
-let name = "The portrait";
+let name = t("portrait.nobody");
 let avatar = query.get("avatar") ?? undefined;
+let way = "always";
 let soundChosen = false;
 let tried = false;
 let live = { state: "new" };
 let thinking = false;
+let missed = "";
 let lastFile = "";
+let lastSession = null;
 const files = new Map();
 
 window.visavis = head;
 
 // --- words -------------------------------------------------------------------------------------------------------
 
-let noticeTimer = 0;
+translate();
 
-/** Say in words what went wrong; `sticky` stays until it is dismissed or settled. */
-function tell(error, { sticky = false } = {}) {
-  const words = explain(error, { name, mb: Math.floor(head.config.audio_max_bytes / 1e6) });
-  $("notice-title").textContent = words.title;
-  $("notice-text").textContent = words.text;
-  $("notice").dataset.code = words.code;
-  $("notice").hidden = false;
-  clearTimeout(noticeTimer);
-  if (!sticky) noticeTimer = setTimeout(hush, NOTICE_MS);
-  arrange();
-}
-
-function hush(prefix = "") {
-  if (prefix && !$("notice").dataset.code?.startsWith(prefix)) return;
-  $("notice").hidden = true;
-  $("notice-text").textContent = $("notice-title").textContent = "";
-  arrange();
-}
+const notice = new Notice(
+  () => ({ name, mb: Math.floor(head.config.audio_max_bytes / 1e6) }),
+  () => arrange(),
+);
+const ending = new Ending();
 
 /** What stands over the lower part of the portrait: one thing at a time, the most urgent first. */
 function arrange() {
-  $("tries").hidden = tried || live.state !== "live" || !$("notice").hidden || !$("veil").hidden || head.speaking || microphone.open;
+  $("tries").hidden = tried || live.state !== "live" || notice.shown || !$("veil").hidden || head.speaking || microphone.open;
   // One's own voice in the mirror is stopped by being quiet.
   $("stop").hidden = !head.speaking || head.source === "microphone";
-  $("hint").textContent = hint($("talk").dataset.state, { name, mode: head.mode, thinking, canDrop });
+  $("talk").hidden = ["typed", "say"].includes(way);
+  $("hint").hidden = conversation.offers && !microphone.open;
+  $("offer").classList.toggle("later", microphone.open);
+  $("talk-key").textContent = t(WAYS[way].holds ? "talk.hold" : "keys.microphone");
+  $("hint").textContent = hint(talk.state, { name, way, thinking, missed, wakeWord: head.config.wake_word, canDrop });
+}
+
+let missedTimer = 0;
+
+/** Say for a moment why what was just said is not answered. */
+function miss(why) {
+  missed = why;
+  clearTimeout(missedTimer);
+  missedTimer = setTimeout(() => miss(""), MISSED_MS);
+  arrange();
 }
 
 // --- connection --------------------------------------------------------------------------------------------------
 
+const veil = new Veil(
+  { box: $("veil"), spinner: $("veil-spinner"), title: $("veil-title"), text: $("veil-text"), action: $("veil-action") },
+  () => head.connect(),
+);
 let patience = 0;
-let countdown = 0;
-let ending = 0;
 
 function showStatus(state) {
   if ($("status").dataset.state === state) return;
   $("status").dataset.state = state;
-  $("status-text").textContent = STATUS[state];
+  $("status-text").textContent = t(`status.${state}`);
 }
 
 head.addEventListener("state", ({ detail }) => {
   live = detail;
   clearTimeout(patience);
-  clearInterval(countdown);
-  clearTimeout(ending);
+  ending.clear();
   showStatus(detail.state);
   if (detail.state === "live") {
-    $("veil").hidden = true;
-    const lastsMs = head.config.session_max_s * 1000;
-    if (lastsMs > 2 * ENDING_MS) ending = setTimeout(() => tell({ code: "session_ending" }), lastsMs - ENDING_MS);
+    veil.hide();
+    // A session that goes on keeps the numbers of what was said.
+    if (head.session !== lastSession) transcript.seal();
+    lastSession = head.session;
     microphone.track && head.setMicrophone(microphone.track);
   } else if (["connecting", "reconnecting"].includes(detail.state) && !detail.reason) {
-    patience = setTimeout(veil, PATIENCE_MS);
+    patience = setTimeout(() => veil.show(live, { name }), PATIENCE_MS);
   } else {
-    veil();
+    veil.show(live, { name });
   }
   arrange();
 });
+head.addEventListener("ending", ({ detail }) => ending.tell(detail));
 
-/** Words over the portrait while there is no live picture: what happened, what happens next, what to do. */
-function veil() {
-  const { state, retryAt } = live;
-  const reason = state === "closed" ? { code: "session_ended", message: "" } : live.reason;
-  const words = reason ? explain(reason, { name }) : { title: "Connecting", text: "The portrait will be with you in a moment." };
-  const busy = ["connecting", "reconnecting"].includes(state);
-  $("veil").dataset.code = words.code ?? "";
-  $("veil").querySelector(".spinner").hidden = !busy;
-  $("veil-title").textContent = words.title;
-  $("veil-action").hidden = busy && retryAt - performance.now() < SOON_MS;
-  $("veil-action").textContent = words.code === "session_ended" ? "Start again" : "Try now";
-  $("veil").hidden = false;
-  $("veil-text").textContent = words.text;
-  if (!retryAt) return;
-  const count = () => {
-    const s = Math.max(0, Math.ceil((retryAt - performance.now()) / 1000));
-    $("veil-action").textContent = s ? `Try now (${s})` : "Trying";
-  };
-  count();
-  countdown = setInterval(count, 250);
-}
-
-$("veil-action").addEventListener("click", () => head.connect());
 addEventListener("online", () => live.state !== "live" && head.connect());
 addEventListener("pagehide", () => {
   microphone.stop();
   head.close();
 });
 // Back from the browser's page cache: the session was given back when the page went away.
-addEventListener("pageshow", (e) => e.persisted && (setTalk("off"), head.connect()));
+addEventListener("pageshow", (e) => e.persisted && (talk.stop(), head.connect()));
 document.addEventListener("visibilitychange", () => !document.hidden && live.retryAt && head.connect());
 
 // --- sound -------------------------------------------------------------------------------------------------------
@@ -161,103 +147,103 @@ $("sound").addEventListener("click", () => {
   head.muted = !head.muted;
 });
 head.addEventListener("sound", ({ detail }) => {
+  firstSound.audible = !detail.muted;
   $("sound").setAttribute("aria-pressed", String(!detail.muted));
   $("sound").querySelector("use").setAttribute("href", detail.muted ? "#i-sound-off" : "#i-sound");
 });
 
+head.addEventListener("stream", ({ detail }) => (firstSound.stream = detail.stream));
+
 // --- microphone --------------------------------------------------------------------------------------------------
 
-/** @param {"off"|"asking"|"on"|"muted"} state */
-function setTalk(state) {
-  $("talk").dataset.state = state;
-  // In a conversation the server hears for itself when somebody speaks.
-  head.listen(state === "on" && head.mirroring);
-  $("talk-label").textContent = { off: "Start talking", asking: "Waiting for permission", on: "Mute microphone", muted: "Unmute microphone" }[state];
-  $("talk-button").querySelector("use").setAttribute("href", state === "muted" ? "#i-mic-off" : "#i-mic");
-  arrange();
-}
+const talk = new Talk({ box: $("talk"), button: $("talk-button"), label: $("talk-label") }, microphone, head);
 
-async function startTalking(deviceId) {
-  soundChosen = false;
-  wantSound();
-  const before = $("talk").dataset.state;
-  setTalk("asking");
-  try {
-    const track = await microphone.start(deviceId);
-    await head.setMicrophone(track);
-    hush();
-    setTalk(microphone.muted ? "muted" : "on");
-  } catch (error) {
-    setTalk(microphone.open ? before : "off");
-    tell(error, { sticky: true });
+talk.addEventListener("change", ({ detail }) => {
+  if (detail.state === "asking") {
+    soundChosen = false;
+    wantSound();
+  } else if (microphone.open) {
+    notice.hush("microphone");
   }
-}
+  if (detail.state === "held") {
+    miss("");
+    wantSound();
+  }
+  if (panel.open) devices.refresh();
+  arrange();
+});
+talk.addEventListener("tap", () => miss("tap"));
+talk.addEventListener("failed", ({ detail }) => notice.tell(detail.error, { sticky: true }));
+microphone.addEventListener("lost", () => notice.tell({ code: "microphone_lost" }, { sticky: true }));
 
-function toggleTalk() {
-  const state = $("talk").dataset.state;
-  if (state === "off") return startTalking();
-  if (state === "asking") return undefined;
-  microphone.muted = !microphone.muted;
-  return setTalk(microphone.muted ? "muted" : "on");
-}
-
-function chooseMode(mode) {
-  head.setMode(mode);
+/** @param {keyof WAYS} chosen */
+function chooseWay(chosen) {
+  way = conversation.way = chosen;
+  if (WAYS[way].mode !== head.mode) head.setMode(WAYS[way].mode);
   heard.clear();
-  setTalk($("talk").dataset.state);
+  talk.holds = WAYS[way].holds;
+  if (["typed", "say"].includes(way) && microphone.open) talk.stop();
+  else talk.refresh();
   introduce(faces);
 }
 
-$("talk-button").addEventListener("click", toggleTalk);
-microphone.addEventListener("level", ({ detail }) => {
-  $("talk-button").style.setProperty("--level", microphone.muted ? 0 : detail.level.toFixed(3));
-});
-microphone.addEventListener("lost", () => {
-  head.setMicrophone(null);
-  setTalk("off");
-  tell({ code: "microphone_lost" }, { sticky: true });
-});
 // Allowed after all, in the browser's own menu: carry on without another click.
 navigator.permissions?.query({ name: "microphone" }).then(
-  (status) => status.addEventListener("change", () => status.state === "granted" && $("notice").dataset.code === "microphone_denied" && hush("microphone")),
+  (status) => status.addEventListener("change", () => status.state === "granted" && $("notice").dataset.code === "microphone_denied" && notice.hush("microphone")),
   () => {},
 );
 
 // --- speaking ----------------------------------------------------------------------------------------------------
 
 head.addEventListener("speaking", ({ detail }) => {
-  if (!detail.speaking) captions.finish();
+  if (!detail.speaking) {
+    captions.finish();
+    firstSound.forget();
+  }
   // Nobody knows the words of a file, but its name is known; the event may overtake the answer to the upload.
   else if (detail.label === "file") captions.show({ text: files.get(detail.utterance_id) ?? lastFile });
   arrange();
 });
-head.addEventListener("caption", ({ detail }) => captions.show(detail));
-// A caption that was on its way when Stop was pressed, or when somebody spoke.
-head.addEventListener("interrupted", () => captions.clear());
+head.addEventListener("caption", ({ detail }) => {
+  captions.show(detail);
+  transcript.avatar(name, detail);
+});
+head.addEventListener("paused", () => captions.pause());
+head.addEventListener("resumed", () => captions.resume());
+head.addEventListener("interrupted", ({ detail }) => {
+  captions.cut();
+  transcript.cut(detail);
+  firstSound.forget();
+});
 head.addEventListener("transcript", ({ detail }) => {
   if (detail.text) heard.show({ text: detail.text });
-  if (detail.final) heard.finish();
+  if (!detail.final) return;
+  heard.finish();
+  if (detail.text) transcript.you(detail.text);
 });
 head.addEventListener("turn", ({ detail }) => {
   thinking = detail.state === "thinking";
+  if (detail.state === "speaking") firstSound.expect(detail.turn_id);
+  if (detail.state === "not_addressed") return miss("name");
+  if (thinking) missed = "";
   arrange();
 });
-head.addEventListener("error", ({ detail }) => tell(detail));
+head.addEventListener("error", ({ detail }) => notice.tell(detail));
 
 function stop() {
   head.interrupt();
-  captions.clear();
+  captions.cut();
 }
 
 async function say(text) {
   wantSound();
   tried = true;
-  hush();
+  notice.hush();
   try {
     await (head.mode === "converse" ? head.ask(text) : head.say(text));
     return true;
   } catch (error) {
-    tell(error);
+    notice.tell(error);
     return false;
   }
 }
@@ -267,38 +253,7 @@ $("tries").addEventListener("click", (e) => e.target.closest("button") && say(e.
 
 // --- text box ----------------------------------------------------------------------------------------------------
 
-const text = $("text");
-
-function measure() {
-  const limit = head.config.text_max_chars;
-  const used = [...text.value.trim()].length;
-  $("count").textContent = used > limit * COUNT_FROM ? `${limit - used}` : "";
-  $("count").toggleAttribute("data-over", used > limit);
-  $("send").disabled = !used || used > limit;
-  if (!CSS.supports("field-sizing", "content")) {
-    text.style.height = "auto";
-    text.style.height = `${text.scrollHeight}px`;
-  }
-}
-
-text.addEventListener("input", measure);
-text.addEventListener("keydown", (e) => {
-  if (e.key !== "Enter" || e.shiftKey || e.isComposing) return;
-  e.preventDefault();
-  $("composer").requestSubmit($("send").disabled ? null : $("send"));
-});
-$("composer").addEventListener("submit", async (e) => {
-  e.preventDefault();
-  if ($("send").disabled) return;
-  const sentence = text.value.trim();
-  text.value = "";
-  measure();
-  // Nothing a person wrote is lost: what could not be spoken returns to the box.
-  if (!(await say(sentence)) && !text.value) {
-    text.value = sentence;
-    measure();
-  }
-});
+const composer = new Composer({ form: $("composer"), text: $("text"), count: $("count"), send: $("send") }, () => head.config.text_max_chars, say);
 
 new Files(
   {
@@ -309,39 +264,48 @@ new Files(
     name: $("upload-name"),
     progress: $("upload-progress"),
     cancel: $("upload-cancel"),
+    choice: $("upload-choice"),
+    plain: $("upload-plain"),
+    changed: $("upload-changed"),
   },
-  async (file, options) => {
+  () => voice.otherName(name),
+  async (file, { changed, ...options }) => {
     wantSound();
     tried = true;
-    hush();
+    notice.hush();
     lastFile = file.name;
-    files.set((await head.play(file, options)).utterance_id, file.name);
+    const spoken = changed ? await speakConverted(head, file, voice.chosen, options) : await head.play(file, options);
+    files.set(spoken.utterance_id, file.name);
   },
-  (error) => tell(error),
+  (error) => notice.tell(error),
 );
 
 // --- the rest ----------------------------------------------------------------------------------------------------
 
-const panel = new Panel(head, microphone, {
+const devices = new Devices(head, microphone, (id) => talk.start(id));
+const faceList = new Faces(head, (choice) => {
+  avatar = choice;
+  head.setAttribute("avatar", choice);
+  head.forgetStyle();
+  introduce(faces);
+  head.connect();
+});
+const panel = new Panel(head, {
   debug: query.has("debug"),
-  chooseFace: (choice) => {
-    avatar = choice;
-    head.setAttribute("avatar", choice);
-    introduce(faces);
-    head.connect();
-  },
-  chooseMode,
-  chooseMicrophone: (id) => id && startTalking(id),
+  opened: () => devices.refresh(),
   onQuality: (word) => {
     if (live.state === "live") showStatus(word === "Weak" ? "weak" : "live");
   },
 });
 
-$("captions-button").addEventListener("click", (e) => {
-  captions.visible = heard.visible = !captions.visible;
-  e.currentTarget.setAttribute("aria-pressed", String(captions.visible));
-});
-$("notice-close").addEventListener("click", () => hush());
+const conversation = new Conversation(head, chooseWay);
+const voice = new VoiceSettings(head);
+new TranscriptView(transcript, () => name);
+new EmbedDialog(head, () => shown());
+conversation.addEventListener("change", arrange);
+
+new BackgroundChoice(head, (error) => notice.tell(error));
+new Display((shown) => (captions.visible = heard.visible = shown));
 $("fullscreen").hidden = !document.fullscreenEnabled;
 $("fullscreen").addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : $("stage").requestFullscreen()));
 head.addEventListener("shape", ({ detail }) => $("stage").style.setProperty("--shape", detail.ratio));
@@ -349,43 +313,61 @@ head.addEventListener("shape", ({ detail }) => $("stage").style.setProperty("--s
 document.addEventListener("keydown", (e) => {
   if (e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey) return;
   if (e.key === "Escape" && !panel.open && head.speaking) return stop();
-  const elsewhere = e.target === document.body;
-  if (elsewhere && e.key === " " && !e.repeat) {
+  if (e.target !== document.body) return;
+  if (e.key === " " && !$("talk").hidden) {
     e.preventDefault();
-    toggleTalk();
-  } else if (elsewhere && e.key.length === 1 && e.key !== " ") {
-    text.focus();
+    talk.key(e);
+  } else if (e.key.length === 1 && e.key !== " ") {
+    $("text").focus();
   }
 });
 
 let faces = [];
 
+/** The face that is, or will be, connected. */
+const shown = () => faces.find((a) => a.name === avatar) ?? faces.find((a) => a.default) ?? faces[0];
+
 /** Show the name and the still of the face that is, or will be, connected. */
 function introduce(list) {
   faces = list;
-  const face = list.find((a) => a.name === avatar) ?? list.find((a) => a.default) ?? list[0];
+  const face = shown();
   if (!face) return;
   name = face.title ?? face.name;
   $("name").textContent = name;
-  head.setAttribute("aria-label", `Live portrait of ${name}, a computer-generated person`);
-  const tries = TRIES[head.mode] ?? TRIES.say;
-  [...$("tries").children].forEach((button, i) => (button.textContent = tries[i]));
-  text.placeholder = head.mode === "converse" ? `Write to ${name}` : `Type something for ${name} to say`;
+  head.setAttribute("aria-label", t("portrait.of", { name }));
+  const sentences = tries(WAYS[way].mode);
+  [...$("tries").children].forEach((button, i) => (button.textContent = sentences[i]));
+  $("text").placeholder = t(WAYS[way].mode === "converse" ? "text.ask" : "text.say", { name });
   head.poster = $("ambient").src = head.api.poster(face.name);
   $("ambient").hidden = false;
-  panel.showFaces(list, face.name);
-  panel.showMoves(face.clips ?? []);
+  faceList.show(list, face.name);
+  faceList.showMoves(face.clips ?? []);
+  conversation.showStyles(face);
   arrange();
 }
 
+language.addEventListener("change", () => {
+  $("status-text").textContent = t(`status.${$("status").dataset.state}`);
+  introduce(faces);
+  arrange();
+});
+
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+if (token) {
+  head.api.admission = async () => ({ token });
+  // Whoever copies the address passes the page on, and not the right to use it.
+  history.replaceState(null, "", location.pathname + location.search);
+}
 if (avatar) head.setAttribute("avatar", avatar);
 arrange();
 // The poster and the connection do not wait for each other.
 head.api.avatars().then(introduce, () => {});
+offerStudio(head.api);
 head.config = await head.api.config().catch(() => head.config);
-measure();
+composer.measure();
 panel.offerQuality(head.config);
-if (MODES.includes(query.get("mode"))) head.setMode(query.get("mode"));
-panel.offerModes(head.config);
-introduce(faces);
+conversation.show(head.config);
+voice.show(head.config);
+const wanted = { converse: "always" }[query.get("mode")] ?? query.get("mode");
+chooseWay(wanted in WAYS ? wanted : head.mode === "converse" ? "always" : head.mode);
 head.connect();

@@ -1,9 +1,9 @@
 /**
  * Captions: the sentence that is being spoken, its words lighting up as they are said.
  *
- * Place in the flow: fed by `app.js` with the `caption` and `speaking` events; a second one shows what the person said. For eyes the sentence appears over the
- * portrait; for screen readers the same sentence goes once, whole, into a polite live region (word by word would be
- * unbearable), whether captions are shown or not.
+ * Place in the flow: fed by `app.js` with the `caption`, `speaking`, `paused`, `resumed` and `interrupted` events; a second one shows what the person said. For eyes the sentence
+ * appears over the portrait, and ends where it was interrupted; for screen readers the same sentence goes once, whole, into a polite live region (word by word
+ * would be unbearable), whether captions are shown or not.
  */
 
 /** How long the last sentence stays after its sound. */
@@ -17,6 +17,9 @@ export class Captions {
   #visible = true;
   #words = [];
   #timers = [];
+  /** When which word is lit, and since when nothing sounds; both in `performance.now()`. */
+  #due = [];
+  #pausedAt = null;
   #hide = 0;
 
   /**
@@ -54,31 +57,77 @@ export class Captions {
     const line = document.createElement("span");
     line.append(...this.#words);
     this.#element.replaceChildren(line);
-    pieces.forEach((piece, i) => {
-      const light = () => this.#words[i]?.classList.add("said");
-      this.#timers.push(setTimeout(light, Math.max(0, (piece.start_ms ?? start_ms) - start_ms)));
-    });
+    const now = performance.now();
+    this.#due = pieces.map((piece) => now + Math.max(0, (piece.start_ms ?? start_ms) - start_ms));
+    this.#light();
     this.#element.hidden = !this.#visible;
     if (this.#said) this.#words.forEach((span) => span.classList.add("said"));
     if (this.#spoken) this.#spoken.textContent = text;
   }
 
+  /** The sound waits: no word is lit meanwhile. */
+  pause() {
+    if (this.#pausedAt !== null) return;
+    this.#pausedAt = performance.now();
+    this.#timers.forEach(clearTimeout);
+  }
+
+  /** The sound goes on where it waited. */
+  resume() {
+    if (this.#pausedAt === null) return;
+    const waited = performance.now() - this.#pausedAt;
+    this.#due = this.#due.map((due) => (due > this.#pausedAt ? due + waited : due));
+    this.#pausedAt = null;
+    this.#light();
+  }
+
+  #light() {
+    this.#timers = this.#due.map((due, i) =>
+      setTimeout(() => this.#words[i]?.classList.add("said"), Math.max(0, due - performance.now())),
+    );
+  }
+
   /** The sound has ended by itself. */
   finish() {
+    // A sentence that was cut off stays cut.
+    if ("cut" in this.#element.dataset) return;
     this.#words.forEach((span) => span.classList.add("said"));
     clearTimeout(this.#hide);
     this.#hide = setTimeout(() => this.clear(), this.#lingerMs);
   }
 
-  /** Gone at once, as after an interrupt. */
+  /** The sound was cut off: what was said stays a moment, and what was not is gone at once. */
+  cut() {
+    if ("cut" in this.#element.dataset) return undefined;
+    this.#timers.forEach(clearTimeout);
+    const said = this.#words.filter((span) => span.classList.contains("said"));
+    if (!said.length) return this.clear();
+    for (const span of this.#words) if (!said.includes(span)) span.remove();
+    said.at(-1).textContent = broken(said.at(-1).textContent);
+    this.#words = said;
+    this.#element.dataset.cut = "";
+    clearTimeout(this.#hide);
+    this.#hide = setTimeout(() => this.clear(), this.#lingerMs);
+    return undefined;
+  }
+
+  /** Gone at once. */
   clear() {
+    delete this.#element.dataset.cut;
     clearTimeout(this.#hide);
     this.#timers.forEach(clearTimeout);
     this.#timers = [];
+    this.#due = [];
+    this.#pausedAt = null;
     this.#words = [];
     this.#element.hidden = true;
     this.#element.replaceChildren();
   }
+}
+
+/** Words that were cut off, as they are written down. */
+export function broken(text) {
+  return `${text.trimEnd().replace(/[,;:，、；：]$/, "")} —`;
 }
 
 /**

@@ -1,28 +1,30 @@
 /**
  * What the page says about itself: the line under the controls, and sentences to begin with.
  *
- * Place in the flow: words only, for `app.js`; failures have theirs in `protocol.js`.
+ * Place in the flow: chooses the words that `app.js` shows; failures have theirs in `protocol.js`.
  */
 
-/** Sentences to try: things to ask, and things that are fun to hear. */
-export const TRIES = {
-  converse: ["Hello! Who are you?", "What can you do?", "How do you work?"],
-  say: ["Hello! It is good to see you.", "Peter Piper picked a peck of pickled peppers.", "How much wood would a woodchuck chuck?"],
-};
+import { t } from "./language.js";
+
+/** Sentences to try: things to ask in a conversation, and things that are fun to hear in other modes. */
+export function tries(mode) {
+  const kind = mode === "converse" ? mode : "say";
+  return [1, 2, 3].map((n) => t(`tries.${kind}.${n}`));
+}
 
 /**
  * What happens, or would, when the person talks.
- * @param {"off"|"asking"|"on"|"muted"} state of the microphone
- * @param {{name: string, mode: "converse"|"mirror"|"say", thinking: boolean, canDrop: boolean}} about
+ * @param {"off"|"asking"|"on"|"muted"|"ready"|"held"} state of the microphone
+ * @param {{name: string, way: keyof import("./conversation.js").WAYS, thinking: boolean, missed: "tap"|"name"|"", wakeWord: string, canDrop: boolean}} about
+ *   missed: why what was just said is not answered; wakeWord: what an answer needs to begin with, or ""
  */
-export function hint(state, { name, mode, thinking, canDrop }) {
-  const mirrors = mode === "mirror";
-  if (state === "asking") return "Your browser asks for the microphone: choose Allow.";
-  if (state === "muted") return "Your microphone is muted.";
-  if (state === "on" && mirrors) return `${name} repeats what you say in your own voice. Headphones keep it from hearing itself.`;
-  if (state === "on" && mode === "converse") return thinking ? `${name} is thinking.` : `Talk to ${name}, and interrupt whenever you like.`;
-  const file = canDrop ? ", or drop a sound file" : " below";
-  if (mirrors) return `${name} repeats what you say, in your voice. Or type${file}.`;
-  if (mode === "converse") return `You talk, ${name} answers. Or type${file}.`;
-  return `${name} says what you type${file}.`;
+export function hint(state, { name, way, thinking, missed, wakeWord, canDrop }) {
+  const say = (which) => t(`hint.${which}`, { name, wake: wakeWord });
+  if (state === "asking" || state === "muted") return say(state);
+  if (missed) return say(missed === "name" ? "missed" : missed);
+  if (thinking) return say("thinking");
+  if (state === "held") return say("held");
+  if (state === "ready") return say(canDrop ? "ready.space" : "ready");
+  if (state === "on") return say(way === "mirror" ? "mirroring" : wakeWord ? "wake" : "on");
+  return say(canDrop && way !== "typed" ? `${way}.drop` : way);
 }

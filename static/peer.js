@@ -7,8 +7,11 @@
  * Invariants:
  *   - at most one RTCPeerConnection is alive, and every callback of an older one is ignored;
  *   - the audio line is sendrecv from the start, so a microphone joins by replaceTrack, without another offer;
- *   - the microphone, the quality, the mode and the switch for listening survive a reconnect; the session's id does not (aiortc has no ICE restart);
- *   - a session that this page has opened is closed by it, whatever happens in between.
+ *   - the session survives a lost connection: the next offer names it, and the server goes on with it where it still has it;
+ *     the microphone, the quality and all wishes survive even the end of a session;
+ *   - the connection before stays open until there is an answer to the offer that takes its place, because closing it tells
+ *     the server that nobody will come back;
+ *   - a session that this page has opened is closed by it when it is done with it, whatever happens in between.
  *
  * States: new -> connecting -> live -> (reconnecting -> live)* -> closed. `waiting` is a seat we are queueing for,
  * `stopped` needs a person. The state event carries the reason as a Problem and, when there will be another try, when.
@@ -29,7 +32,11 @@ const GATHER_MS = 150;
 const GATHER_RELAY_MS = 1500;
 const BACKOFF_MS = [250, 500, 1000, 2000, 4000, 8000];
 const FULL_RETRY_S = 5;
-/** A lost seat is free again within two seconds. */
+/** Connections of one session that wait to be replaced. */
+const FORMERS_KEPT = 3;
+/** What is over by itself. */
+const BUSY = new Set(["server_full", "too_many_requests"]);
+/** A seat that was given back is free again within two seconds. */
 const OWN_SEAT_ATTEMPTS = 4;
 const OWN_SEAT_MS = 700;
 /** Attempts without a route before we stop and explain. */
@@ -40,9 +47,13 @@ export class Peer extends EventTarget {
   #channel = null;
   #sender = null;
   #microphone = null;
-  #mode = null;
-  #listening = false;
   #quality;
+  /** The session that was live last, and whose face it shows; the connections that it had. */
+  #kept = null;
+  #formers = [];
+  /** Our place in the line: "" before we have one. */
+  #ticket = "";
+  #admitted = null;
   #generation = 0;
   #retryTimer = 0;
   #heartbeat = 0;
@@ -52,13 +63,15 @@ export class Peer extends EventTarget {
 
   /**
    * @param {Api} api the server's HTTP side
-   * @param {{avatar?: string, iceServers?: RTCIceServer[]}} options
+   * @param {{avatar?: string, iceServers?: RTCIceServer[], wishes?: Map<string, object>}} options wishes: commands that every session begins with, by type;
+   *   whoever changes one also sends it
    */
-  constructor(api, { avatar, iceServers = [] } = {}) {
+  constructor(api, { avatar, iceServers = [], wishes = new Map() } = {}) {
     super();
     this.api = api;
     this.avatar = avatar;
     this.iceServers = iceServers;
+    this.wishes = wishes;
     this.state = "new";
     this.reason = null;
     this.session = null;
@@ -75,6 +88,7 @@ export class Peer extends EventTarget {
   async #begin(state, reason) {
     clearTimeout(this.#retryTimer);
     this.#drop();
+    if (this.#kept && this.#kept.avatar !== this.avatar) this.#forget();
     const generation = this.#generation;
     this.#setState(state, reason);
     try {
@@ -88,6 +102,8 @@ export class Peer extends EventTarget {
   close() {
     clearTimeout(this.#retryTimer);
     this.#drop();
+    this.#forget();
+    this.#ticket = "";
     this.#wasLive = false;
     this.#setState("closed");
   }
@@ -108,18 +124,6 @@ export class Peer extends EventTarget {
     await this.#sender?.replaceTrack(track);
   }
 
-  /** What becomes of the microphone: "converse", "mirror" or "say". Kept across reconnects. */
-  setMode(mode) {
-    this.#mode = mode;
-    this.send({ type: "mode", mode });
-  }
-
-  /** Have the face show that it listens, or not. Kept across reconnects. */
-  setListening(on) {
-    this.#listening = on;
-    this.send({ type: "listening", on });
-  }
-
   /** Have more or less of the face restored: "auto" or 0 to 5. Kept across reconnects. */
   setQuality(quality) {
     this.#quality = quality;
@@ -132,9 +136,13 @@ export class Peer extends EventTarget {
   }
 
   async #attempt(generation) {
-    const pc = new RTCPeerConnection({ iceServers: this.iceServers, bundlePolicy: "max-bundle" });
-    this.#pc = pc;
     const stale = () => generation !== this.#generation;
+    // Whoever has a place in the line has shown what lets them in, and it may be good for once only.
+    if (!this.#ticket) this.#admitted = await this.api.admission();
+    if (stale()) return undefined;
+    const { token, ice_servers: iceServers = this.iceServers } = this.#admitted;
+    const pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    this.#pc = pc;
     const stream = new MediaStream();
     pc.ontrack = ({ track }) => {
       if (stale()) return;
@@ -149,26 +157,32 @@ export class Peer extends EventTarget {
     connected.catch(() => {});
 
     await pc.setLocalDescription(await pc.createOffer());
-    await gathered(pc, this.iceServers.length ? GATHER_RELAY_MS : GATHER_MS);
-    if (stale()) return;
-    const answer = await this.#exchange(pc.localDescription);
-    if (stale()) return this.api.close(answer.session_id);
+    await gathered(pc, iceServers.length ? GATHER_RELAY_MS : GATHER_MS);
+    if (stale()) return undefined;
+    const answer = await this.#exchange(pc.localDescription, token);
+    if (stale()) return answer.session_id === this.#kept?.id ? undefined : this.api.close(answer.session_id);
+    this.#ticket = "";
     this.session = answer.session_id;
     await pc.setRemoteDescription({ sdp: answer.sdp, type: answer.type });
     await within(connected, CONNECT_MS, "no_route");
-    if (stale()) return;
+    if (stale()) return undefined;
     this.#failures = 0;
     this.#wasLive = true;
-    this.#setState("live");
+    this.#kept = { id: this.session, avatar: this.avatar };
+    this.#closeFormers();
+    return this.#setState("live");
   }
 
-  async #exchange(offer) {
+  async #exchange(offer, token) {
     this.#abort = new AbortController();
     const timer = setTimeout(() => this.#abort?.abort(), OFFER_MS);
     try {
-      const body = { sdp: offer.sdp, type: offer.type };
+      const body = { sdp: offer.sdp, type: offer.type, ticket: this.#ticket };
+      if (this.#kept) body.session_id = this.#kept.id;
       if (this.avatar) body.avatar = this.avatar;
       if (this.#quality !== undefined) body.quality = this.#quality;
+      if (this.wishes.has("background")) body.background = this.wishes.get("background").background;
+      if (token) body.token = token;
       return await this.api.offer(body, this.#abort.signal);
     } catch (error) {
       throw error.name === "AbortError" ? problem("server_gone") : error;
@@ -203,8 +217,9 @@ export class Peer extends EventTarget {
     channel.onopen = () => {
       if (stale()) return;
       heard = ticked = performance.now();
-      if (this.#mode) this.send({ type: "mode", mode: this.#mode });
-      if (this.#listening) this.send({ type: "listening", on: true });
+      for (const command of this.wishes.values()) this.send(command);
+      // A session that goes on does not read the offer for it.
+      if (this.#kept && this.#quality !== undefined) this.send({ type: "quality", quality: this.#quality });
       this.#heartbeat = setInterval(() => {
         const now = performance.now();
         // A late tick means that this page slept; the server deserves a chance to answer first.
@@ -230,8 +245,9 @@ export class Peer extends EventTarget {
 
   /** The server has ended the session on purpose: nothing to reconnect to until somebody asks. */
   #ended(event) {
-    this.session = null;
+    this.session = this.#kept = null;
     this.#drop();
+    this.#closeFormers();
     this.#wasLive = false;
     this.#setState("stopped", new Problem("session_ended", event.message ?? ""));
   }
@@ -239,12 +255,17 @@ export class Peer extends EventTarget {
   #failed(error) {
     this.#drop();
     this.#failures += 1;
+    this.#ticket = error.queue?.ticket ?? this.#ticket;
     const delay = BACKOFF_MS[Math.min(this.#failures, BACKOFF_MS.length) - 1] * (0.8 + 0.4 * Math.random());
     if (error.code === "server_full" && this.#wasLive && this.#failures <= OWN_SEAT_ATTEMPTS) {
       // Most likely the seat that is taken is the one we have just lost.
       this.#retry("reconnecting", this.reason, OWN_SEAT_MS);
-    } else if (error.code === "server_full") {
+    } else if (BUSY.has(error.code)) {
       this.#retry("waiting", error, (error.retryAfterS || FULL_RETRY_S) * 1000);
+    } else if (error.status === 401 && this.#ticket) {
+      // The place in the line was lost, as to a sleeping machine: back to its end.
+      this.#ticket = "";
+      this.#retry("waiting", this.reason, delay);
     } else if (error.code === "no_route" && this.#failures >= ROUTE_ATTEMPTS) {
       this.#setState("stopped", error);
     } else if (error.status >= 400 && error.status < 500) {
@@ -265,14 +286,27 @@ export class Peer extends EventTarget {
     clearInterval(this.#heartbeat);
     this.#abort?.abort();
     this.#abort = null;
-    if (this.session) this.api.close(this.session);
+    const returns = this.session !== null && this.session === this.#kept?.id;
+    if (this.session && !returns) this.api.close(this.session);
     this.session = null;
     const pc = this.#pc;
     this.#pc = this.#channel = this.#sender = null;
-    if (pc) {
-      this.#emit("leaving", {});
-      pc.close();
-    }
+    if (!pc) return;
+    this.#emit("leaving", {});
+    if (returns) this.#formers.push(pc);
+    else pc.close();
+    if (this.#formers.length > FORMERS_KEPT) this.#formers.shift().close();
+  }
+
+  #closeFormers() {
+    for (const pc of this.#formers.splice(0)) pc.close();
+  }
+
+  /** Give up the session that could have gone on. */
+  #forget() {
+    if (this.#kept) this.api.close(this.#kept.id);
+    this.#kept = null;
+    this.#closeFormers();
   }
 
   /** @param {number} [retryAt] performance.now() of the next attempt */
@@ -307,43 +341,4 @@ function within(promise, limitMs, code) {
     const timer = setTimeout(() => reject(problem(code)), limitMs);
     promise.then(resolve, reject).finally(() => clearTimeout(timer));
   });
-}
-
-/**
- * The figures that matter, out of a statistics report. Missing ones are null.
- *
- * @param {RTCStatsReport} report
- * @param {RTCStatsReport} [before] an earlier one: buffers are averages since then, else since the connection was made
- * @returns {Record<string, number|string|null>} counters are totals since the connection was made
- */
-export function summarise(report, before = new Map()) {
-  const all = [...report.values()];
-  const inbound = (kind) => all.find((s) => s.type === "inbound-rtp" && s.kind === kind) ?? {};
-  const video = inbound("video");
-  const audio = inbound("audio");
-  const transport = all.find((s) => s.type === "transport") ?? {};
-  const pair = report.get(transport.selectedCandidatePairId) ?? all.find((s) => s.type === "candidate-pair" && s.nominated) ?? {};
-  const ms = (seconds) => (seconds === undefined ? null : Math.round(seconds * 1000));
-  const buffer = (s) => {
-    const { jitterBufferDelay: delay = 0, jitterBufferEmittedCount: count = 0 } = before.get(s.id) ?? {};
-    return s.jitterBufferEmittedCount > count ? ms((s.jitterBufferDelay - delay) / (s.jitterBufferEmittedCount - count)) : null;
-  };
-  return {
-    fps: video.framesPerSecond ?? null,
-    frames_decoded: video.framesDecoded ?? null,
-    frames_dropped: video.framesDropped ?? null,
-    freezes: video.freezeCount ?? null,
-    width: video.frameWidth ?? null,
-    height: video.frameHeight ?? null,
-    codec: report.get(video.codecId)?.mimeType?.replace("video/", "") ?? null,
-    video_buffer_ms: buffer(video),
-    audio_buffer_ms: buffer(audio),
-    rtt_ms: ms(pair.currentRoundTripTime),
-    packets_received: (video.packetsReceived ?? 0) + (audio.packetsReceived ?? 0),
-    packets_lost: (video.packetsLost ?? 0) + (audio.packetsLost ?? 0),
-    bytes_received: (video.bytesReceived ?? 0) + (audio.bytesReceived ?? 0),
-    audio_energy: audio.totalAudioEnergy ?? null,
-    audio_concealed: audio.concealedSamples ?? null,
-    route: report.get(pair.localCandidateId)?.candidateType ?? null,
-  };
 }

@@ -1,22 +1,27 @@
 /**
- * What travels between the page and the server, and the words for everything that can go wrong.
+ * What travels between the page and the server, and what can go wrong on the way.
  *
- * Place in the flow: the lowest module of the page. It knows URLs, messages and sentences; it knows no
- * RTCPeerConnection and no document. `peer.js` and `talking-head.js` call it, `app.js` shows its sentences.
+ * Place in the flow: below everything but the words. It knows URLs and messages; it knows no RTCPeerConnection and
+ * touches no document. `peer.js` and `talking-head.js` call it, `app.js` shows its explanations.
  *
  * Wire, in short (the server's README has the whole table):
- *   POST   offer                     {sdp, type, avatar?, quality?} -> {sdp, type, session_id}
+ *   POST   offer                     {sdp, type, avatar?, quality?, token?, ticket?, session_id?} -> {sdp, type, session_id, ice_servers?}
+ *   POST   tokens                    {page_token} -> {token, page_token, ice_servers}
  *   POST   sessions/{id}/say         {text}
  *   POST   sessions/{id}/ask         {text}
  *   POST   sessions/{id}/audio       the bytes of a sound file
+ *   POST   conversions?pitch=&formant=&conversion=   a sound file -> {id, state, progress}; then GET, DELETE conversions/{id}
  *   POST   sessions/{id}/interrupt
  *   POST   sessions/{id}/close       also by sendBeacon while the page goes away
- *   GET    avatars, avatars/{name}/poster.jpg, config.json
- *   errors {error: {code, message}}  with a fitting status and, when busy, Retry-After
+ *   GET    avatars, avatars/{name}/poster.jpg, avatars/{name}/thumbnail.webp, config.json, studio.json
+ *   errors {error: {code, message}}  with a fitting status and, when busy, Retry-After and perhaps a place in the line:
+ *                                    {queue: {ticket, position, retry_after_s}}
  *   data channel "visavis"           commands say, ask, interrupt, mode, push_to_talk, listening, act, stop_action, quality,
- *                                    ping; events state, speaking, caption, viseme, action_started, action_ended, quality,
+ *                                    style, language_model, voice, heard, ping; events state, speaking, caption, viseme, action_started, action_ended, quality,
  *                                    user_speaking, transcript, turn, latency, metrics, error, pong
  */
+
+import { has, t } from "./language.js";
 
 export const CHANNEL = "visavis";
 
@@ -30,6 +35,12 @@ export const DEFAULT_CONFIG = Object.freeze({
   mode: "mirror",
   hears: false,
   conversation_note: "",
+  styles: [],
+  style: "",
+  language_models: [],
+  language_model: "",
+  voice_conversions: null,
+  wake_word: "",
   ice_servers: [],
 });
 
@@ -40,76 +51,21 @@ export class Problem extends Error {
   /**
    * @param {string} code stable snake_case identifier
    * @param {string} message one or two sentences, with what to do
-   * @param {{status?: number, retryAfterS?: number}} detail HTTP status; seconds to wait before another try
+   * @param {{status?: number, retryAfterS?: number, queue?: {ticket: string, position: number}|null}} detail HTTP status;
+   *   seconds to wait before another try; a place in the line, 1 being next
    */
-  constructor(code, message, { status = 0, retryAfterS = 0 } = {}) {
+  constructor(code, message, { status = 0, retryAfterS = 0, queue = null } = {}) {
     super(message);
     this.name = "Problem";
     this.code = code;
     this.status = status;
     this.retryAfterS = retryAfterS;
+    this.queue = queue;
   }
 }
 
 /**
- * Titles, explanations and the way out, by code. `{name}` is the avatar's name, `{message}` what the error itself says.
- * A code that is not listed is shown with the server's own message.
- */
-const WORDS = {
-  microphone_denied: [
-    "The microphone is blocked",
-    "Click the icon left of the address, allow the microphone, then press Start talking again. Typing and files work without it.",
-  ],
-  microphone_missing: [
-    "No microphone found",
-    "Plug one in, or switch it on, and press Start talking again. Typing and files work without it.",
-  ],
-  microphone_busy: [
-    "The microphone is in use",
-    "Another program holds it. Close that program, then press Start talking again.",
-  ],
-  microphone_insecure: [
-    "Microphones need a secure page",
-    "Open this page through https:// or on http://localhost. Typing and files work here too.",
-  ],
-  microphone_policy: [
-    "This frame may not use the microphone",
-    "The page around it must say allow=\"microphone; autoplay\" on its iframe. Typing and files work without it.",
-  ],
-  microphone_lost: [
-    "The microphone was unplugged",
-    "Plug it back in or choose another one in Settings, then press Start talking.",
-  ],
-  sound_blocked: ["Sound is off", "The browser wants a click first: press the loudspeaker."],
-  server_full: ["Every seat is taken", "{name} is with as many people as this machine can serve. This page keeps trying."],
-  server_gone: ["The server does not answer", "It may be starting, or your network is away."],
-  connection_lost: ["Reconnecting", "The connection broke off. This takes a moment."],
-  no_route: [
-    "No route for sound and picture",
-    "The page loads, but media cannot get through. A firewall, a VPN or a container may be blocking UDP: allow UDP to this server, or set up TURN.",
-  ],
-  session_ended: ["The session has ended", "{message} Start again whenever you like."],
-  session_ending: ["The session ends in half a minute", "The longest time a session may last is almost over. You can start again at once."],
-  webrtc_missing: ["This browser cannot show live video", "WebRTC is switched off or missing. Try a current Chrome, Edge, Firefox or Safari."],
-  avatar_unknown: ["This face does not exist", "Check the name in the address, or choose another face in Settings."],
-  file_not_audio: ["That is not a sound file", "Drop a wav, mp3, flac, ogg or m4a file."],
-  file_too_large: ["The file is too large", "This server takes at most {mb} MB. Choose a shorter piece or an mp3."],
-  audio_unreadable: ["That is not a sound file", "{message}"],
-  audio_empty: ["There is no sound in this file", "{message}"],
-  audio_too_long: ["That is too long", "{message}"],
-  body_too_large: ["The file is too large", "{message}"],
-  text_too_long: ["That is too long", "{message}"],
-  queue_full: ["One thing after the other", "{message}"],
-  service_unreachable: ["A service does not answer", "{message}"],
-  service_timeout: ["A service takes too long", "{message}"],
-  service_rejected_key: ["A service refused its key", "{message}"],
-  service_rate_limited: ["A service has had enough for now", "{message}"],
-  model_not_chosen: ["Which language model?", "{message}"],
-  not_connected: ["Not connected yet", "Wait for the portrait to come alive, then send it again."],
-};
-
-/**
- * Words for a failure.
+ * Words for a failure, in the page's language; a code that the page has no words for is shown with the server's own message.
  *
  * @param {Problem|Error} error what went wrong
  * @param {Record<string, string|number>} values what replaces `{name}` and the like
@@ -117,28 +73,28 @@ const WORDS = {
  */
 export function explain(error, values = {}) {
   const code = error.code ?? "unexpected";
-  const [title, text] = WORDS[code] ?? ["That did not work", error.message || "Something unexpected happened. Reload the page to start over."];
-  const all = { message: error.message, ...values };
-  return { code, title: fill(title, all), text: fill(text, all) };
-}
-
-function fill(sentence, values) {
-  return sentence.replace(/\{(\w+)\}/g, (all, key) => String(values[key] ?? all)).trim();
+  const key = `failure.${code}`;
+  const how = has(`${key}.how`) ? t(`${key}.how`, { ...values, message: error.message }) : error.message;
+  return { code, title: t(has(key) ? key : "failure.unexpected"), text: how || t("failure.unexpected.how") };
 }
 
 /** A problem with the words this page has for its code. */
 export function problem(code, detail = {}) {
-  return new Problem(code, WORDS[code]?.join(". ") ?? code, detail);
+  const words = [`failure.${code}`, `failure.${code}.how`].filter(has).map((key) => t(key));
+  return new Problem(code, words.join(". ") || code, detail);
 }
 
 /** Codes by which servers say "come back later". */
-const BUSY = new Set(["server_full", "rate_limited"]);
+const BUSY = new Set(["server_full", "rate_limited", "too_many_requests"]);
 
 async function problemOf(response) {
   let code = `http_${response.status}`;
-  let message = `The server answered ${response.status}.`;
+  let message = t("failure.http", { status: response.status });
+  let queue = null;
   try {
-    const { error } = await response.json();
+    const body = await response.json();
+    const { error } = body;
+    queue = body.queue ?? null;
     code = error.code ?? code;
     message = error.message ?? message;
   } catch {
@@ -147,6 +103,7 @@ async function problemOf(response) {
   return new Problem(code, message, {
     status: response.status,
     retryAfterS: Number(response.headers.get("Retry-After")) || 0,
+    queue,
   });
 }
 
@@ -155,6 +112,19 @@ export class Api {
   /** @param {string|URL} base URL of the folder the API lives in, with a trailing slash */
   constructor(base) {
     this.base = new URL(base);
+  }
+
+  /**
+   * Asked for before every offer: what lets this page in. A page of a server that asks for something puts a function of its own here.
+   * @returns {Promise<{token?: string, ice_servers?: RTCIceServer[]}>} the relays in place of those that were known
+   */
+  async admission() {
+    return {};
+  }
+
+  /** Exchange what a page has for a token that opens one session. */
+  tokens(body) {
+    return this.#call("POST", "tokens", body);
   }
 
   /** Absolute URL of an API path. */
@@ -173,14 +143,30 @@ export class Api {
     return Array.isArray(list) ? list : list.avatars;
   }
 
+  /** What a page of another site needs to show the portrait: addresses, and the script's integrity hash. */
+  snippet() {
+    return this.#call("GET", "embed/snippet");
+  }
+
   /** URL of an avatar's still picture. */
   poster(name) {
     return this.url(`avatars/${encodeURIComponent(name)}/poster.jpg`);
   }
 
+  /** URL of an avatar's small moving picture. */
+  thumbnail(name) {
+    return this.url(`avatars/${encodeURIComponent(name)}/thumbnail.webp`);
+  }
+
+  /** Whether avatars can be made on this server, and more about it. */
+  studio() {
+    return this.#call("GET", "studio.json");
+  }
+
   /**
    * Exchange an offer for an answer.
-   * @param {{sdp: string, type: string, avatar?: string, quality?: "auto"|number}} offer
+   * @param {{sdp: string, type: string, avatar?: string, quality?: "auto"|number, token?: string, ticket?: string, session_id?: string}} offer
+   *   ticket: "" waits in line when the server is full; session_id: of a session that is to go on with this connection
    * @param {AbortSignal} signal aborts the request
    * @returns {Promise<{sdp: string, type: string, session_id: string}>}
    * @throws {Problem} `server_full` when there is no seat, `server_gone` when nobody answers
@@ -190,7 +176,7 @@ export class Api {
       return await this.#call("POST", "offer", offer, signal);
     } catch (error) {
       const busy = BUSY.has(error.code) || ["http_429", "http_503"].includes(error.code);
-      if (busy) throw problem("server_full", { status: error.status, retryAfterS: error.retryAfterS });
+      if (busy) throw problem(error.code === "too_many_requests" ? error.code : "server_full", error);
       throw error;
     }
   }
@@ -212,17 +198,46 @@ export class Api {
 
   /**
    * Speak a sound file.
-   *
-   * XMLHttpRequest, because fetch cannot tell how much of an upload has gone.
    * @param {string} session
    * @param {Blob} file
    * @param {{onProgress?: (fraction: number) => void, signal?: AbortSignal}} options
    * @returns {Promise<object>} the server's answer, or rejects with `audio_unreadable`, `audio_too_long`, …
    */
-  audio(session, file, { onProgress, signal } = {}) {
+  audio(session, file, options) {
+    return this.#upload(`sessions/${session}/audio`, file, options);
+  }
+
+  /**
+   * Have the voice of a sound file changed.
+   * @param {Blob} file
+   * @param {{pitch: number, formant: number, conversion: string}} voice
+   * @param {{onProgress?: (fraction: number) => void, signal?: AbortSignal}} options of the upload
+   * @returns {Promise<{id: string, state: string, progress: number}>}
+   */
+  convert(file, { pitch, formant, conversion }, options) {
+    return this.#upload(`conversions?${new URLSearchParams({ pitch, formant, conversion })}`, file, options);
+  }
+
+  /** How far a conversion is. */
+  conversion(id, signal) {
+    return this.#call("GET", `conversions/${id}`, undefined, signal);
+  }
+
+  /** Give up a conversion, or what came of it. */
+  forgetConversion(id) {
+    return this.#call("DELETE", `conversions/${id}`);
+  }
+
+  /** Speak what came of a conversion. */
+  speakConversion(session, id) {
+    return this.#call("POST", `sessions/${session}/audio?conversion=${encodeURIComponent(id)}`);
+  }
+
+  /** XMLHttpRequest, because fetch cannot tell how much of an upload has gone. */
+  #upload(path, file, { onProgress, signal } = {}) {
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest();
-      request.open("POST", this.url(`sessions/${session}/audio`));
+      request.open("POST", this.url(path));
       request.responseType = "json";
       request.setRequestHeader("Content-Type", file.type || "application/octet-stream");
       request.upload.onprogress = (e) => e.lengthComputable && onProgress?.(e.loaded / e.total);
@@ -232,7 +247,7 @@ export class Api {
         if (request.status < 300) return resolve(request.response ?? {});
         const error = request.response?.error;
         reject(
-          new Problem(error?.code ?? `http_${request.status}`, error?.message ?? `The server answered ${request.status}.`, {
+          new Problem(error?.code ?? `http_${request.status}`, error?.message ?? t("failure.http", { status: request.status }), {
             status: request.status,
           }),
         );

@@ -1,30 +1,33 @@
 /**
  * `<talking-head>`: a living portrait that can be told what to say.
  *
- * Place in the flow: joins the picture (poster, last frame, live video) to a `Peer`. The page builds its controls around
- * it, and an embed can use it alone:
+ * Place in the flow: joins the picture (poster, last frame, live video) to a `Peer`; pages build their controls around it:
  *
- *     <talking-head avatar="mira"></talking-head>
- *     head.connect(); await head.say("Hello"); head.interrupt();
+ *     <talking-head avatar="mira"></talking-head>; head.connect(); await head.say("Hello"); head.interrupt();
  *
  * Attributes
  *   avatar   name of the face; the server's first one when left out
  *   server   URL of the server; the page's own folder when left out
+ *   background  what is behind the person from the start: filmed, blur, transparent or #rrggbb
  *
  * Events (none bubbles; `detail` in braces)
  *   state     {state, reason, retryAt}   see peer.js; reason is a Problem or null
  *   firstframe {ms}                      the first picture, since `connect` or since the last one was lost
- *   speaking, caption, viseme, metrics, error, accepted, interrupted, action_started, action_ended, quality,
- *   user_speaking, transcript, turn, latency
+ *   speaking, caption, viseme, metrics, error, accepted, interrupted, paused, resumed, action_started, action_ended, quality, user_speaking, transcript, turn, latency
  *                                     as they come over the data channel; quality also when a connection begins
+ *   ending    {reason, seconds_left}     the session ends soon, for being idle or too_long; null seconds: it does not after all
+ *   stream    {stream}                   sound and picture of a new connection
  *   sound     {muted, blocked}           blocked: the browser wants a click before it plays sound
  *   shape     {ratio}                    width / height of the picture
  *
  * Invariants: the picture is never black; what lies under the video is the last frame that was seen, or the poster.
  */
 
-import { Peer, summarise } from "./peer.js";
+import { ServerClock } from "./clock.js";
+import { Layers } from "./layers.js";
+import { Peer } from "./peer.js";
 import { Api, DEFAULT_CONFIG, problem } from "./protocol.js";
+import { summarise } from "./statistics.js";
 
 /** How long a hush lasts when the server's answer to an interrupt does not come. */
 const HUSH_LIMIT_MS = 1000;
@@ -32,21 +35,22 @@ const HUSH_LIMIT_MS = 1000;
 const BUFFER_MS = 120;
 
 const SERVER_EVENTS = new Set([
-  ...["caption", "viseme", "metrics", "error", "accepted", "interrupted"],
+  ...["caption", "viseme", "metrics", "error", "accepted", "interrupted", "paused", "resumed"],
   ...["action_started", "action_ended", "quality"],
   ...["user_speaking", "transcript", "turn", "latency"],
 ]);
 
 export class TalkingHead extends HTMLElement {
   #peer = null;
-  #poster = new Image();
-  #still = document.createElement("canvas");
-  #video = document.createElement("video");
+  #layers = new Layers(this, (ratio) => this.#tell("shape", { ratio }), () => this.setBackground({ mode: "filmed" }));
+  #video = this.#layers.video;
   #started = 0;
   #speaking = false;
   #source = "";
   #mode = null;
+  #wishes = new Map();
   #quality;
+  #clock = new ServerClock();
   #latencyMs = null;
   #unhush;
   #shown;
@@ -56,22 +60,13 @@ export class TalkingHead extends HTMLElement {
   constructor() {
     super();
     this.config = DEFAULT_CONFIG;
-    this.#poster.alt = "";
-    this.#poster.className = "poster";
-    this.#poster.onload = () => this.#shape(this.#poster.naturalWidth, this.#poster.naturalHeight);
-    this.#poster.onerror = () => this.#poster.removeAttribute("src");
-    this.#still.className = "still";
-    this.#still.hidden = true;
-    this.#video.className = "live";
-    this.#video.autoplay = this.#video.playsInline = true;
-    this.#video.muted = true;
-    this.#video.disablePictureInPicture = true;
-    this.#video.addEventListener("resize", () => this.#shape(this.#video.videoWidth, this.#video.videoHeight));
   }
 
   connectedCallback() {
-    if (!this.firstChild) this.append(this.#poster, this.#still, this.#video);
+    this.#layers.mount();
     this.api ??= new Api(new URL(this.getAttribute("server") ?? ".", document.baseURI));
+    const wanted = this.getAttribute("background");
+    if (wanted) this.setBackground(wanted.startsWith("#") ? { mode: "colour", colour: wanted } : { mode: wanted });
   }
 
   /** "new", "connecting", "live", "reconnecting", "waiting", "stopped" or "closed". */
@@ -100,19 +95,18 @@ export class TalkingHead extends HTMLElement {
 
   /** The still shown until the first frame: a URL. */
   set poster(url) {
-    this.#poster.src = url;
+    this.#layers.poster.src = url;
   }
 
   /** Connect, or try again now; goes on trying by itself. A second call after `close` starts a new session. */
   async connect() {
     this.#started = performance.now();
     if (!this.#peer) {
-      this.#peer = new Peer(this.api, { avatar: this.avatar });
+      this.#peer = new Peer(this.api, { avatar: this.avatar, wishes: this.#wishes });
       if (this.#quality !== undefined) this.#peer.setQuality(this.#quality);
-      if (this.#mode) this.#peer.setMode(this.#mode);
       this.#peer.addEventListener("state", ({ detail }) => this.#onState(detail));
       this.#peer.addEventListener("stream", ({ detail }) => this.#show(detail.stream));
-      this.#peer.addEventListener("leaving", () => this.#freeze());
+      this.#peer.addEventListener("leaving", () => this.#layers.freeze(this.#shown === this.avatar));
       this.#peer.addEventListener("message", ({ detail }) => this.#onMessage(detail.event));
     }
     this.#peer.avatar = this.avatar;
@@ -141,8 +135,7 @@ export class TalkingHead extends HTMLElement {
    * @param {{onProgress?: (fraction: number) => void, signal?: AbortSignal}} [options]
    */
   async play(file, options) {
-    const limit = this.config.audio_max_bytes;
-    if (file.size > limit) throw problem("file_too_large");
+    if (file.size > this.config.audio_max_bytes) throw problem("file_too_large");
     return this.api.audio(this.#session(), file, options);
   }
 
@@ -163,13 +156,10 @@ export class TalkingHead extends HTMLElement {
     return this.api.ask(this.#session(), text);
   }
 
-  /**
-   * What becomes of the microphone: it is answered, spoken back in its own voice, or ignored.
-   * @param {"converse"|"mirror"|"say"} mode
-   */
+  /** What becomes of the microphone, "converse", "mirror" or "say": it is answered, spoken back in its own voice, or ignored. */
   setMode(mode) {
     this.#mode = mode;
-    this.#peer?.setMode(mode);
+    this.#wish({ type: "mode", mode });
   }
 
   get mode() {
@@ -190,7 +180,57 @@ export class TalkingHead extends HTMLElement {
    * @param {boolean|null} down
    */
   pushToTalk(down) {
-    this.#peer?.send({ type: "push_to_talk", down });
+    this.#wish({ type: "push_to_talk", down });
+  }
+
+  /** How the avatar talks: one of the styles it has. Like all that follows here, now and in every session to come. */
+  setStyle(name) {
+    this.#wish({ type: "style", name });
+  }
+
+  /** Which language model answers: an id of the server's `language_models`. */
+  setLanguageModel(id) {
+    this.#wish({ type: "language_model", id });
+  }
+
+  /**
+   * How the avatar sounds.
+   * @param {{pitch: number, formant: number, conversion: string}} voice both in semitones; one of the server's `voice_conversions`, or none
+   */
+  setVoice({ pitch, formant, conversion }) {
+    this.#wish({ type: "voice", pitch, formant, conversion });
+  }
+
+  /**
+   * What is behind the person, now and after every reconnect.
+   * @param {{mode: "filmed"|"blur"|"colour"|"image"|"transparent", colour?: string, image?: ImageBitmap}} choice `#rrggbb`; a picture that covers
+   * @returns {boolean} false where this browser cannot change it
+   */
+  setBackground(choice) {
+    const { background } = this.#layers;
+    const possible = background.choose(choice);
+    const packed = background.mode !== "filmed";
+    if (packed || this.#wishes.has("background")) this.#wish({ type: "background", background: packed ? "packed" : "filmed" });
+    return possible;
+  }
+
+  get background() {
+    return this.#layers.background.mode;
+  }
+
+  /** Leave the style to the face, which may not have the one that was chosen for another. */
+  forgetStyle() {
+    this.#wishes.delete("style");
+  }
+
+  /**
+   * The first sound of a turn's answer was audible here.
+   * @param {number} turnId
+   * @param {number} pageMs `performance.now()` then
+   */
+  heard(turnId, pageMs) {
+    const serverMs = this.#clock.at(pageMs);
+    if (serverMs !== null) this.#peer?.send({ type: "heard", turn_id: turnId, server_ms: Math.round(serverMs * 10) / 10 });
   }
 
   /**
@@ -198,7 +238,7 @@ export class TalkingHead extends HTMLElement {
    * @param {boolean} on
    */
   listen(on) {
-    this.#peer?.setListening(on);
+    this.#wish({ type: "listening", on });
   }
 
   /**
@@ -237,6 +277,8 @@ export class TalkingHead extends HTMLElement {
   set muted(muted) {
     this.#video.muted = muted;
     this.#tell("sound", { muted, blocked: false });
+    // A browser that wants a click first has stopped the picture as well.
+    if (!muted && this.#video.srcObject) this.#play();
   }
 
   /** 0 to 1. iOS leaves it to the keys at the side. */
@@ -248,13 +290,18 @@ export class TalkingHead extends HTMLElement {
     this.#video.volume = volume;
   }
 
+  /** Play its sound on another loudspeaker: a device's id, "" for the system's own. Rejects where that cannot be. */
+  async setSpeaker(id) {
+    await this.#video.setSinkId(id);
+  }
+
   /** The video element, for measurements. */
   get video() {
     return this.#video;
   }
 
   /**
-   * Figures of the present connection: see `summarise` in peer.js, and `latency_ms`, the data channel's round trip.
+   * Figures of the present connection: see `summarise` in statistics.js, and `latency_ms`, the data channel's round trip.
    * Buffers are averages since the last call.
    * @returns {Promise<Record<string, number|string|null>|null>} null without a connection
    */
@@ -274,6 +321,12 @@ export class TalkingHead extends HTMLElement {
     this.#unhush = setTimeout(() => tracks.forEach((track) => (track.enabled = true)), ms);
   }
 
+  /** Something that is wanted whatever the connection does. */
+  #wish(command) {
+    this.#wishes.set(command.type, command);
+    this.#peer?.send(command);
+  }
+
   #session() {
     if (!this.#peer?.session || this.state !== "live") throw problem("not_connected");
     return this.#peer.session;
@@ -282,16 +335,27 @@ export class TalkingHead extends HTMLElement {
   #onState(detail) {
     if (this.#lastState === "live" && detail.state !== "live") this.#started = performance.now();
     this.#lastState = detail.state;
-    if (detail.state !== "live") this.#setSpeaking({ type: "speaking", speaking: false });
+    if (detail.state !== "live") {
+      this.#setSpeaking({ type: "speaking", speaking: false });
+      this.#clock.reset();
+    }
     this.#tell("state", detail);
   }
 
   #onMessage(event) {
     if (event.type === "interrupted") this.#hush(BUFFER_MS);
     if (event.type === "state" && event.quality) this.#tell("quality", event.quality);
-    if (event.type === "pong") this.#latencyMs = Math.round(performance.now() - event.t);
+    if (event.type === "state" && event.state === "ending") this.#tell("ending", event);
+    if (event.type === "error" && event.code === "matte_failed") this.setBackground({ mode: "filmed" });
+    if (event.type === "pong") this.#onPong(event);
     else if (event.type === "speaking") this.#setSpeaking(event);
     else if (SERVER_EVENTS.has(event.type)) this.#tell(event.type, event);
+  }
+
+  #onPong({ t: sentMs, server_ms: serverMs }) {
+    const nowMs = performance.now();
+    this.#latencyMs = Math.round(nowMs - sentMs);
+    this.#clock.pong(sentMs, nowMs, serverMs);
   }
 
   #setSpeaking(event) {
@@ -303,41 +367,24 @@ export class TalkingHead extends HTMLElement {
   }
 
   /** Play a new stream under whatever is visible, and fade it in once it has a picture. */
-  async #show(stream) {
+  #show(stream) {
     this.#video.srcObject = stream;
     this.#shown = this.avatar;
-    const arrived = () => {
-      if (this.#video.srcObject !== stream) return;
-      this.classList.add("showing");
-      this.#tell("firstframe", { ms: Math.round(performance.now() - this.#started) });
-    };
-    if (this.#video.requestVideoFrameCallback) this.#video.requestVideoFrameCallback(arrived);
-    else this.#video.addEventListener("playing", arrived, { once: true });
+    this.#tell("stream", { stream });
+    this.#layers.reveal(stream, () => this.#tell("firstframe", { ms: Math.round(performance.now() - this.#started) }));
+    this.#play();
+  }
+
+  async #play() {
     try {
       await this.#video.play();
     } catch (error) {
-      if (error.name !== "NotAllowedError") return;
-      // Sound was on before, but this load has had no click yet: the picture goes on without it.
+      if (error.name !== "NotAllowedError" || this.#video.muted) return;
+      // Sound is wanted, but this load has had no click yet: the picture goes on without it.
       this.#video.muted = true;
       this.#tell("sound", { muted: true, blocked: true });
-      await this.#video.play().catch(() => {});
+      this.#play();
     }
-  }
-
-  /** Keep the last frame on the screen while there is no stream; a new face begins with its poster. */
-  #freeze() {
-    const { videoWidth: width, videoHeight: height } = this.#video;
-    if (this.#shown !== this.avatar) this.#still.hidden = true;
-    else if (width && this.classList.contains("showing")) {
-      Object.assign(this.#still, { width, height, hidden: false });
-      this.#still.getContext("2d").drawImage(this.#video, 0, 0);
-    }
-    this.classList.remove("showing");
-    this.#video.srcObject = null;
-  }
-
-  #shape(width, height) {
-    if (width && height) this.#tell("shape", { ratio: width / height });
   }
 
   #tell(type, detail) {

@@ -321,7 +321,7 @@ class FakeListening:
         if self.recogniser.failing:
             raise BackendFailed("asr_failed", "The fake recogniser was told to fail.")
         self.finished = True
-        return Transcript(self.text, True)
+        return Transcript("" if self.recogniser.doubts else self.text, True)
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -334,6 +334,7 @@ class FakeRecogniser:
     Attributes:
         texts: what is heard.
         partials: tells the text while it is being spoken.
+        doubts: tells it then, and in the end takes it for no words.
         delay_s: virtual time that ``finish`` takes.
         turns: everything that was listened to.
     """
@@ -341,6 +342,7 @@ class FakeRecogniser:
     time_source: VirtualTime
     texts: list[str] = field(default_factory=list)
     partials: bool = True
+    doubts: bool = False
     delay_s: float = 0.1
     failing: bool = False
     turns: list[FakeListening] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import wave
@@ -105,6 +106,22 @@ def test_the_built_in_voice_speaks_with_the_options_given(avatars_dir, monkeypat
         with av.open("out.mp4") as file:
             lengths.append(file.streams.video[0].frames)
     assert lengths[0] > 1.5 * lengths[1] > 25
+
+
+def test_an_avatar_speaks_with_its_own_voice_unless_another_is_asked_for(avatars_dir, tmp_path, monkeypatch):
+    made = []
+
+    def create(backend, /, **options):
+        made.append((options["name"], options["rate_wpm"]))
+        return _BeepingVoice()
+
+    monkeypatch.setattr(registry, "create_voice", create)
+    folder = Path(shutil.copytree(avatars_dir, tmp_path / "mine"))
+    card = folder / "tiny" / "avatar.toml"
+    card.write_text(card.read_text() + '\n[persona]\nrate = 150\n[persona.voices]\nespeak = "en-us+m7"\n')
+    assert _render(folder, "--text", "hello", "-q") == 0
+    assert _render(folder, "--text", "hello", "-q", "--voice-name", "de") == 0
+    assert made == [("en-us+m7", 150), ("de", 150)]
 
 
 def test_quiet_means_quiet(avatars_dir, capsys):

@@ -33,13 +33,21 @@ LAYERS: list[tuple[str, int]] = [
     ("engine.conversation.dialogue", 4),
     ("engine.conversation.answer", 4),
     ("engine.conversation.ear", 4),
+    ("engine.conversation.floor", 4),
+    ("engine.conversation.styles", 1),
     ("engine.conversation.history", 4),
     ("engine.conversation.roles", 4),
     ("engine.conversation.backchannel", 1),
+    ("engine.conversation.wake", 1),
+    ("engine.conversation.own_words", 1),
+    ("engine.conversation.echo", 1),
     ("engine.conversation.turn", 1),
+    ("engine.conversation.turn_events", 1),
     ("engine.conversation.turn_options", 1),
+    ("engine.conversation.phrases", 1),
     ("engine.conversation.waterfall", 1),
     ("engine.conversation.http", 1),
+    ("engine.conversation.retry_after", 1),
     ("engine.conversation.discover", 1),
     ("engine.conversation.service_models", 1),
     ("engine.conversation.service_url", 1),
@@ -58,6 +66,7 @@ LAYERS: list[tuple[str, int]] = [
     ("engine.slots", 4),
     ("engine.speech", 4),
     ("engine.reply", 4),
+    ("engine.agenda", 5),
     ("engine.feeder", 4),
     ("engine.limits", 4),
     ("engine.mirror", 4),
@@ -65,6 +74,7 @@ LAYERS: list[tuple[str, int]] = [
     ("engine.producer", 4),
     ("engine.offline", 4),
     ("engine.narrator", 5),
+    ("engine.voice_stages", 5),
     ("engine.session", 5),
     ("engine.registry", 5),
     ("engine.studio", TOOLS),
@@ -75,10 +85,12 @@ LAYERS: list[tuple[str, int]] = [
     ("engine.__main__", TOOLS),
     ("engine", 0),
     ("server.__main__", TOOLS),
+    ("server.client.__main__", TOOLS),
+    ("server.doctor", TOOLS),
     ("server", 6),
 ]
 
-PROVIDERS = tuple(f"engine.conversation.{family}" for family in ("tts", "asr", "llm", "voice"))
+PROVIDERS = tuple(f"engine.conversation.{family}" for family in ("tts", "asr", "llm", "voice", "realtime"))
 """Families of providers: a module of one may use its own, never another's."""
 
 OWNERS: dict[str, tuple[str, ...]] = {
@@ -93,16 +105,23 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "engine.bench",
         "engine.studio",
         "engine.evaluate",
+        "server.doctor.devices",
     ),
     "torchvision": (),
     "librosa": ("engine.studio", "engine.evaluate"),
     "openvino": (
+        "engine.conversation.voice",
         "engine.lipsync.openvino_runtime", "engine.lipsync.wav2lip.export", "engine.lipsync.wav2lip.quantise",
         "engine.restore.openvino_runtime", "engine.restore.export", "engine.avatar.face_models",
+        "engine.avatar.matte_network",
         "engine.conversation.vad", "engine.studio",
-        "engine.bench", "engine.evaluate",
+        "engine.bench", "engine.evaluate", "server.doctor.devices",
     ),
+    "faster_whisper": ("engine.conversation.asr.whisper_network",),
+    "ctranslate2": ("engine.conversation.asr.whisper_network",),
+    "edge_tts": ("engine.conversation.tts.edge",),
     "espeakng_loader": ("engine.conversation.tts.espeak", "engine.studio"),
+    "pyworld": ("engine.conversation.voice",),
     "soxr": ("engine.audio", "engine.studio", "engine.evaluate"),
     "cv2": (
         "engine.compose", "engine.avatar", "engine.lipsync", "engine.restore", "engine.studio", "engine.evaluate",
@@ -114,13 +133,14 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     "aiortc": (
         "server.signaling", "server.peer", "server.tracks", "server.encoder", "server.microphone", "server.outputs",
-        "server.channel", "server.sessions",
+        "server.channel", "server.sessions", "server.whep", "server.client",
+        "server.doctor",
     ),
     "aiohttp": ("server", "engine.conversation", "engine.evaluate"),
     "prometheus_client": ("engine.metrics", "server"),
     "pydantic": ("engine.config", "engine.config_load", "engine.option_words", "server"),
     "ray": (),
-    "sounddevice": (),
+    "sounddevice": ("server.client.devices",),
     "pickle": (),
 }  # fmt: skip
 """Who may import a package; packages that are not listed are free to all."""

@@ -135,6 +135,22 @@ class PlayoutResampler:
         return to_int16(rest)
 
 
+def resample(samples: np.ndarray, rate: int, to_rate: int) -> np.ndarray:
+    """Whole sound at another rate, for models that know one only.
+
+    Args:
+        samples: (n,) float32.
+        rate: its sample rate, Hz.
+        to_rate: the one wanted, Hz.
+
+    Returns:
+        (m,) float32, m = n * to_rate / rate, rounded.
+    """
+    changed = soxr.resample(samples.astype(np.float32), rate, to_rate, quality=_SOXR_QUALITY)
+    length = round(samples.size * to_rate / rate)
+    return changed[:length] if changed.size >= length else np.pad(changed, (0, length - changed.size))
+
+
 class SampleQueue:
     """First in, first out, of 1-D sample arrays; holds exactly what was not taken yet."""
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.avatar.bundle import LISTENING, Avatar
+from engine.avatar.bundle import Avatar
+from engine.avatar.card import LISTENING
 from engine.avatar.head_move import ease
 from engine.avatar.tracks import FADE_FRAMES, IDLE, tracks_of
 
@@ -91,6 +92,10 @@ class Pose:
     def nearest(self) -> int:
         """The one picture that comes closest to the frame."""
         return self.index if self.other is None or self.weight < 0.5 else self.other
+
+    def simplified(self) -> Pose:
+        """The same body in the one picture that comes closest, as it is."""
+        return replace(self, index=self.nearest, other=None, weight=0.0, lean=0.0)
 
 
 @dataclass(frozen=True, slots=True)

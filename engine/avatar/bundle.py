@@ -3,84 +3,58 @@
 Place in the flow: studio or photo preparation -> folder -> ``load_avatar`` -> ``LipSync.prepare``, idle pictures.
 
 A folder ``avatars/<name>/`` holds nothing that could run code:
-    * ``avatar.toml``: title, fps, size, licence, source, synthetic, consent, and a table ``[clips.<clip>]`` with
-      ``loop`` for each clip; consent is a text or a table of the texts who, when and scope;
+    * ``avatar.toml``: what it states about itself, see ``engine.avatar.card``;
     * ``idle.mp4``: the idle loop, H.264 yuv420p, BT.709 limited range, 25 fps; ``clip_<clip>.mp4``: a clip, likewise;
     * ``picture.xml``, ``picture.bin``: may be there, a picture network fitted to this person; weights, no code;
+    * ``matte.mp4``: may be there, who of every picture is person, see ``engine.avatar.matte_file``;
     * ``faces.npz``: ``landmarks`` (N, 5, 2) float32 and ``boxes`` (N, 4) float32, one row per frame of the loop;
       ``clip_<clip>_landmarks`` and ``clip_<clip>_boxes`` for each clip.
 
 Invariants:
     * the folder's name is the avatar's name;
-    * an avatar shows a synthetic person, or names the consent of the real one;
     * a loaded avatar is complete and consistent: whoever holds one need not check again;
     * pictures are read-only, since every session of a server shares them.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from engine.avatar.card import (
+    CARD_FILE,
+    MAX_CLIPS,
+    NAME_PATTERN,
+    AvatarCard,
+    card_text,
+    check_clip_names,
+    check_consent,
+    read_card,
+)
 from engine.avatar.footage import Clip, check_clips, check_footage, check_length, check_size, read_faces
 from engine.avatar.footage import invalid as _invalid
 from engine.avatar.footage import require_file as _require_file
 from engine.avatar.video import decode_loop, encode_loop
 from engine.errors import AvatarInvalid, NotFound
+from engine.persona import Persona
 from engine.types import FPS
 
-CARD_FILE = "avatar.toml"
 PICTURE_MODEL_FILE = "picture.xml"
 IDLE_FILE = "idle.mp4"
 FACES_FILE = "faces.npz"
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-CLIP_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-LISTENING = "listening"
-"""The clip that is shown while somebody else speaks; must be a loop."""
-
 _FIRST_SHIPPED = "maya"
 
-MAX_CLIPS = 16
 MAX_VIDEO_BYTES = 256 << 20
-MAX_CARD_BYTES = 64 << 10
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class AvatarCard:
-    """What a list of avatars shows; read without decoding a picture.
-
-    Attributes:
-        name: folder name, ``[a-z0-9][a-z0-9_-]{0,63}``.
-        title: for people.
-        size: (width, height) in pixels, both even.
-        licence: of the pictures, e.g. ``CC0-1.0``.
-        source: where the pictures come from, one sentence.
-        synthetic: True when no real person is shown.
-        consent: how the shown person agreed; may be empty only for synthetic avatars.
-        clips: what it can do beside resting, in order of their names; whether it loops, by name.
-    """
-
-    name: str
-    title: str
-    size: tuple[int, int]
-    licence: str
-    source: str
-    synthetic: bool
-    consent: str = ""
-    clips: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -88,7 +62,7 @@ class Avatar:
     """A talking head at rest: the pictures speech is pasted onto, and where the face is in each.
 
     Attributes:
-        name, title, size, licence, source, synthetic, consent: as in ``AvatarCard``.
+        name, title, size, licence, source, synthetic, consent, persona: as in ``AvatarCard``.
         frames: (N, H, W, 3) uint8 BGR idle loop; frame N-1 flows into frame 0.
         landmarks: (N, 5, 2) float32 pixels (x, y): left eye (image left), right eye, nose tip,
             mouth corner (image left), mouth corner (image right).
@@ -113,6 +87,7 @@ class Avatar:
     fps: int = FPS
     clips: Mapping[str, Clip] = field(default_factory=dict)
     picture_model: Path | None = None
+    persona: Persona = field(default_factory=Persona)
 
     @property
     def starts(self) -> dict[str, int]:
@@ -198,47 +173,6 @@ def avatar_folder(directory: Path, name: str) -> Path:
     return folder
 
 
-def read_card(folder: Path) -> AvatarCard:
-    """Reads and checks ``avatar.toml``.
-
-    Raises:
-        AvatarInvalid: the file is missing, malformed, or lacks what an avatar must state.
-    """
-    name = folder.resolve().name
-    if not NAME_PATTERN.fullmatch(name):
-        raise AvatarInvalid(
-            "avatar_name_invalid",
-            f"The avatar folder {name!r} must be named with a-z, 0-9, '-' and '_', at most 64 characters.",
-        )
-    path = folder / CARD_FILE
-    _require_file(path, MAX_CARD_BYTES)
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _invalid(name, "avatar_card_malformed", f"{CARD_FILE} is not valid TOML ({error})") from error
-
-    def text(key: str, *, required: bool = True) -> str:
-        value = table.get(key, "")
-        if not isinstance(value, str) or (required and not value.strip()):
-            raise _invalid(name, "avatar_card_incomplete", f"{CARD_FILE} needs {key!r} as a text")
-        return value.strip()
-
-    size = table.get("size")
-    if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)):
-        raise _invalid(name, "avatar_card_incomplete", f"{CARD_FILE} needs 'size' as [width, height]")
-    width, height = size
-    check_size(name, width, height)
-    if table.get("fps") != FPS:
-        raise _invalid(name, "avatar_fps", f"the idle loop must have {FPS} pictures a second ('fps = {FPS}')")
-    synthetic = table.get("synthetic")
-    if not isinstance(synthetic, bool):
-        raise _invalid(name, "avatar_card_incomplete", f"{CARD_FILE} needs 'synthetic' as true or false")
-    consent = _consent(name, table.get("consent", ""))
-    _check_consent(name, synthetic, consent)
-    clips = _clip_table(name, table.get("clips", {}))
-    return AvatarCard(name, text("title"), (width, height), text("licence"), text("source"), synthetic, consent, clips)
-
-
 def load_avatar(folder: Path) -> Avatar:
     """Reads, decodes and validates an avatar folder; takes about a second, so call it off the event loop.
 
@@ -262,7 +196,7 @@ def load_avatar(folder: Path) -> Avatar:
     avatar = Avatar(
         card.name, card.title, card.size, card.licence, card.source, card.synthetic, card.consent,
         frames, landmarks, boxes, clips=MappingProxyType(clips),
-        picture_model=own_model if own_model.is_file() else None,
+        picture_model=own_model if own_model.is_file() else None, persona=card.persona,
     )  # fmt: skip
     _check(avatar)
     for array in (frames, landmarks, boxes, *faces, *(clip.frames for clip in clips.values())):
@@ -272,6 +206,8 @@ def load_avatar(folder: Path) -> Avatar:
 
 def write_avatar(folder: Path, avatar: Avatar, *, crf: int = 14) -> None:
     """Writes an avatar folder, creating it where needed; the card goes last, so a broken write is not listed.
+
+    An avatar that is made anew stays who it was: one without a persona takes that of the folder it replaces.
 
     Args:
         folder: its name must be the avatar's.
@@ -286,9 +222,13 @@ def write_avatar(folder: Path, avatar: Avatar, *, crf: int = 14) -> None:
             "avatar_name_invalid",
             f"The avatar {avatar.name!r} must be named with a-z, 0-9, '-' and '_', and so must its folder.",
         )
-    _check_consent(avatar.name, avatar.synthetic, avatar.consent)
+    check_consent(avatar.name, avatar.synthetic, avatar.consent)
     check_size(avatar.name, *avatar.size)
     _check(avatar)
+    card = AvatarCard(
+        avatar.name, avatar.title, avatar.size, avatar.licence, avatar.source, avatar.synthetic, avatar.consent,
+        {name: clip.loop for name, clip in avatar.clips.items()}, _persona(avatar, folder),
+    )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD_FILE).unlink(missing_ok=True)
     for old in folder.glob("clip_*.mp4"):
@@ -300,25 +240,15 @@ def write_avatar(folder: Path, avatar: Avatar, *, crf: int = 14) -> None:
         faces |= {f"clip_{name}_landmarks": clip.landmarks, f"clip_{name}_boxes": clip.boxes}
     arrays: dict[str, Any] = {key: rows.astype(np.float32) for key, rows in faces.items()}
     np.savez_compressed(folder / FACES_FILE, **arrays)
-    width, height = avatar.size
-    lines = [
-        f"title = {_toml(avatar.title)}",
-        f"fps = {avatar.fps}",
-        f"size = [{width}, {height}]",
-        f"licence = {_toml(avatar.licence)}",
-        f"source = {_toml(avatar.source)}",
-        f"synthetic = {str(avatar.synthetic).lower()}",
-    ]
-    if avatar.consent:
-        lines.append(f"consent = {_toml(avatar.consent)}")
-    for name, clip in sorted(avatar.clips.items()):
-        lines += ["", f"[clips.{name}]", f"loop = {str(clip.loop).lower()}"]
-    (folder / CARD_FILE).write_text("\n".join(lines) + "\n", "utf-8")
+    (folder / CARD_FILE).write_text(card_text(card), "utf-8")
 
 
-def _toml(text: str) -> str:
-    # A JSON string is a TOML basic string, save for DEL, which TOML wants escaped.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _persona(avatar: Avatar, folder: Path) -> Persona:
+    """That of an avatar, or of the folder that it replaces."""
+    if avatar.persona == Persona():
+        with suppress(AvatarInvalid):
+            return read_card(folder).persona
+    return avatar.persona
 
 
 def _clip_file(folder: Path, name: str) -> Path:
@@ -330,53 +260,6 @@ def _decode(path: Path, size: tuple[int, int], count: int) -> np.ndarray:
     return decode_loop(path, size, count)
 
 
-def _consent(name: str, value: object) -> str:
-    """The consent as one text; a table becomes ``who, when: scope``."""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, dict) and value.keys() == {"who", "when", "scope"}:
-        parts = [value[key] for key in ("who", "when", "scope")]
-        who, when, scope = (str(part).strip() if isinstance(part, str | date) else "" for part in parts)
-        if who and when and scope:
-            return f"{who}, {when}: {scope}"
-    raise _invalid(
-        name, "avatar_card_incomplete", f"'consent' in {CARD_FILE} must be a text, or a table of who, when and scope"
-    )
-
-
-def _clip_table(name: str, table: object) -> dict[str, bool]:
-    """Whether each clip of a card loops, in order of their names."""
-    if not isinstance(table, dict) or len(table) > MAX_CLIPS:
-        raise _invalid(name, "avatar_card_incomplete", f"'clips' in {CARD_FILE} must be at most {MAX_CLIPS} tables")
-    loops = {}
-    for clip in sorted(table):
-        settings = table[clip]
-        if not isinstance(settings, dict) or not isinstance(settings.get("loop", False), bool):
-            raise _invalid(name, "avatar_card_incomplete", f"[clips.{clip}] in {CARD_FILE} needs loop = true or false")
-        loops[clip] = settings.get("loop", False)
-    _check_clip_names(name, loops)
-    return loops
-
-
-def _check_clip_names(name: str, loops: Mapping[str, bool]) -> None:
-    for clip, loop in loops.items():
-        if not CLIP_PATTERN.fullmatch(clip):
-            raise _invalid(
-                name,
-                "avatar_clip_name",
-                f"the clip {clip!r} must be named with a-z, 0-9, '-' and '_', a letter first, at most 32 characters",
-            )
-        if clip == LISTENING and not loop:
-            raise _invalid(
-                name, "avatar_clip_loop", f"the clip {clip!r} lasts as long as somebody speaks; it must loop"
-            )
-
-
-def _check_consent(name: str, synthetic: bool, consent: str) -> None:
-    if not synthetic and not consent.strip():
-        raise _invalid(name, "avatar_consent_missing", "a real person is shown, so 'consent' must say how they agreed")
-
-
 def _check(avatar: Avatar) -> None:
     """Raises AvatarInvalid unless the idle loop and all clips are sound and fit each other."""
     name = avatar.name
@@ -384,7 +267,7 @@ def _check(avatar: Avatar) -> None:
         raise _invalid(name, "avatar_fps", f"the idle loop must have {FPS} pictures a second")
     if len(avatar.clips) > MAX_CLIPS:
         raise _invalid(name, "avatar_clips_size", f"there are {len(avatar.clips)} clips; {MAX_CLIPS} are allowed")
-    _check_clip_names(name, {clip: avatar.clips[clip].loop for clip in avatar.clips})
+    check_clip_names(name, {clip: avatar.clips[clip].loop for clip in avatar.clips})
     check_length(name, len(avatar.frames), avatar.size)
     check_footage(name, "the idle loop", avatar.frames, avatar.landmarks, avatar.boxes, avatar.size)
     check_clips(name, {clip: len(avatar.clips[clip].frames) for clip in avatar.clips}, len(avatar.frames), avatar.size)

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.avatar.bundle import NAME_PATTERN, Avatar, load_avatar, write_avatar
+from engine.avatar.bundle import Avatar, load_avatar, write_avatar
+from engine.avatar.card import NAME_PATTERN
 from engine.avatar.checks import FaceChoice, check_light, check_mouth, check_place, choose_face
 from engine.avatar.eyes import EyeFinder
 from engine.avatar.landmarks import Face, FaceMesh, five_landmarks, lip_opening

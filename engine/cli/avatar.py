@@ -1,4 +1,4 @@
-"""``python -m engine avatar list | check | create``: which avatars there are, whether they are sound, and new ones."""
+"""``python -m engine avatar list | check | create | matte``: which avatars there are, if they are sound, new ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.avatar.bundle import CARD_FILE, Avatar, avatar_folder, list_avatars, load_avatar
-from engine.cli import avatar_create
+from engine.avatar.bundle import Avatar, avatar_folder, list_avatars, load_avatar
+from engine.avatar.card import CARD_FILE
+from engine.cli import avatar_create, avatar_matte
 from engine.config_load import load_config
 from engine.errors import AvatarInvalid, NotFound
 from engine.option_docs import add_arguments as add_options
@@ -29,17 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create = actions.add_parser("create", help="make an avatar of a photo or a video")
     avatar_create.add_arguments(create)
     create.set_defaults(action=avatar_create.run)
+    matte = actions.add_parser("matte", help="cut the person out, for other backgrounds")
+    avatar_matte.add_arguments(matte)
+    matte.set_defaults(action=avatar_matte.run)
     for action in (listing, check):
         add_options(action, ["avatars_dir"])
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs ``list``, ``check`` or ``create``; 2 when a checked avatar cannot be used.
+    """Runs ``list``, ``check``, ``create`` or ``matte``; 2 when a checked avatar cannot be used.
 
     Raises:
         NotFound: ``avatar_not_found``, also for an empty folder of avatars.
         ConfigInvalid: an option is wrong.
-        VisavisError: whatever ``avatar_create.run`` raises.
+        VisavisError: whatever ``avatar_create.run`` and ``avatar_matte.run`` raise.
     """
     return args.action(args)
 

@@ -24,9 +24,11 @@ from engine.errors import AudioInvalid, BackendFailed, InvalidInput, NotFound, T
 from engine.lipsync.base import LipSync
 from engine.offline import render_offline
 from engine.option_docs import add_arguments as add_options
+from engine.persona import Persona
 from engine.quality import MOST, OFF
 from engine.recorder import Recorder
 from engine.types import FPS, FRAME_SAMPLES, AvatarFrame
+from engine.voice_choice import choose_voice
 
 MAX_SOUND_S = 7200.0
 """Longest sound accepted; it is held in memory, 350 MB an hour. The limits of live sessions do not apply here."""
@@ -65,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(vars(args))
     output = _output(args)
     avatar = load_avatar(avatar_folder(config.avatars_dir, config.avatar or first_avatar(config)))
-    samples = asyncio.run(spoken(args.text, config)) if args.sound is None else decode_audio(args.sound, MAX_SOUND_S)
+    if args.sound is None:
+        samples = asyncio.run(spoken(args.text, config, avatar.persona))
+    else:
+        samples = decode_audio(args.sound, MAX_SOUND_S)
     count = -(-samples.size // FRAME_SAMPLES)
     started_s = time.monotonic()
     with Recorder(output, avatar.size) as recorder:
@@ -149,8 +154,9 @@ def first_avatar(config: Config) -> str:
     return default_avatar(names)
 
 
-async def spoken(text: str, config: Config) -> np.ndarray:
-    """(N,) int16 mono 48 kHz of a spoken text."""
+async def spoken(text: str, config: Config, persona: Persona | None = None) -> np.ndarray:
+    """(N,) int16 mono 48 kHz of a spoken text. Args: persona: whose voice speaks it; nobody's own when None."""
+    choice = choose_voice(persona or Persona(), config)
     if len(text) > MAX_TEXT_CHARS:
         raise TextInvalid("text_too_long", f"The text is longer than {MAX_TEXT_CHARS} characters.")
     if not is_speakable(text):
@@ -160,8 +166,10 @@ async def spoken(text: str, config: Config) -> np.ndarray:
         url=config.voice_url,
         key=config.voice_key,
         model=config.voice_model,
-        name=config.voice_name,
-        rate_wpm=config.voice_rate,
+        name=choice.name,
+        rate_wpm=choice.rate_wpm,
+        reference=config.voice_reference,
+        reference_text=config.voice_reference_text,
     )
     try:
         # Parts of one sentence are joined before they are resampled, or every border would click.

@@ -107,6 +107,7 @@ _MORE_FOLLOWS = frozenset(",;:-–—…、，；：")
 _CLOSING = "\"'”’»)]}」』）"
 _STILL_OPEN = re.compile(r"(?:\.\.+|\b(?:dr|mr|mrs|ms|prof|st|vs|etc|z\. ?b|sr|sra))\s*\.?$", re.IGNORECASE)
 _MOST_BACKCHANNEL_CHARS = 60
+_PAIR_OR_WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff]{2}|[^\\s\u3040-\u30ff\u3400-\u9fff]+")
 
 
 def is_backchannel(text: str, language: str = "en") -> bool:
@@ -118,6 +119,13 @@ def is_backchannel(text: str, language: str = "en") -> bool:
     """
     plain = _plain(text)
     return 0 < len(plain) <= _MOST_BACKCHANNEL_CHARS and bool(_backchannel_pattern(_base(language)).fullmatch(plain))
+
+
+def opening(text: str) -> str:
+    """The first two words of a text, without punctuation; empty while there are fewer. Two of unspaced writing's
+    characters count as a word."""
+    words = _PAIR_OR_WORD.findall(_plain(text))
+    return " ".join(words[:2]) if len(words) > 1 else ""
 
 
 def completeness(text: str, language: str = "en") -> Completeness:

@@ -1,13 +1,15 @@
 """One conversation: hears a person, decides whose turn it is, has the answer made and spoken, and yields.
 
-Place in the flow: microphone -> Dialogue (ear, turns, recogniser, language model, sentences) -> Reply -> session; typed
-text enters where the recogniser's words do.
+Place in the flow: microphone -> Dialogue (ear, turns, recogniser, floor, language model, sentences) -> Reply ->
+session; typed text enters where the recogniser's words do.
 
 A turn of the person becomes one task: words -> history -> language model -> sentences -> reply, until the reply was
 heard to its end. What the person does meanwhile is heard all the same:
     * speaking on before anything of the answer was heard withdraws it; the words of both parts are answered together;
     * speaking over the avatar ducks it, then pauses it, and ends in an interruption or, when it was none, in going on.
       What they said over it is a contender until then: it takes the floor or is forgotten.
+
+Where the avatar answers to its name only, whoever is not in conversation with it neither interrupts it nor is answered.
 
 Invariants:
     * it owns no clock: the session's frames are its ticks, so the same sound gives the same conversation;
@@ -27,13 +29,18 @@ from typing import Literal
 import numpy as np
 
 from engine.aio import Tasks
-from engine.conversation.answer import Answerer, DialogueOptions, Outcome, Turn
+from engine.conversation.answer import Answerer, DialogueOptions, Turn
 from engine.conversation.asr.base import Listening, Recogniser
 from engine.conversation.ear import PREROLL_S, Ear
-from engine.conversation.history import History
+from engine.conversation.floor import Floor
+from engine.conversation.history import History, Line
 from engine.conversation.llm.base import LanguageModel
+from engine.conversation.own_words import are_own_words
+from engine.conversation.realtime.base import SpeakingModel
 from engine.conversation.roles import SentenceSplitter, Speaker, VoiceActivity
-from engine.conversation.turn import TurnEvent, TurnTaker
+from engine.conversation.turn import TurnTaker
+from engine.conversation.turn_events import TurnEvent
+from engine.conversation.wake import WakeWord
 from engine.conversation.waterfall import Waterfall
 from engine.errors import BackendFailed, VisavisError
 from engine.metrics import EngineMetrics
@@ -58,7 +65,7 @@ class Dialogue:
         vad: voice activity; None where only typed text is answered.
         turns: whose turn it is.
         recogniser: speech to words. None where only typed text is answered.
-        model: words to an answer.
+        model: words to an answer; one that speaks itself is of this dialogue alone, and closed with it.
         history: what was said.
         sentences: makes a splitter for each answer.
         metrics: where to count.
@@ -72,7 +79,7 @@ class Dialogue:
         vad: VoiceActivity | None,
         turns: TurnTaker,
         recogniser: Recogniser | None,
-        model: LanguageModel,
+        model: LanguageModel | SpeakingModel,
         history: History,
         sentences: Callable[[], SentenceSplitter],
         metrics: EngineMetrics,
@@ -83,20 +90,23 @@ class Dialogue:
         self._turns = turns
         self._options = options or DialogueOptions()
         self._metrics = metrics
+        self._history = history
         self._answerer = Answerer(speaker, model, history, sentences, metrics, self._options)
         self._tasks = Tasks("dialogue")
+        self._floor = Floor(speaker, self._answerer, self._tasks)
+        self._wake = WakeWord(self._options.wake_word)
         self._ids = itertools.count(1)
         self._partial: asyncio.Task[None] | None = None
         self._frames = 0
         self._hearing: Literal["always", "push_to_talk"] = "always"
-        # Whose answer is made or heard, and who may take the floor from it.
-        self._turn: Turn | None = None
-        self._contender: Turn | None = None
-        self._carried = ""
         self._greeted = False
         self._paused = False
-        self._avatar_speaks = False
+        # Whether the avatar speaks, and whether it must not be interrupted.
+        self._avatar = (False, False)
         self._user_speaks = False
+        # Whether what is being said comes from somebody in conversation with the avatar.
+        self._attentive = True
+        self._asked_again = False
         self._closed = False
 
     # What comes in ------------------------------------------------------------------------------------------------
@@ -120,7 +130,7 @@ class Dialogue:
         self._greeted = True
         turn = self._new_turn(self._now_s())
         turn.text, turn.stage = text, "model"
-        self._begin(turn)
+        self._floor.begin(turn)
         self._tell_words(turn, text)
         turn.task = self._tasks.start(self._take_turn(turn, None, None), "turn")
         return turn.turn_id
@@ -146,13 +156,18 @@ class Dialogue:
             return
         self._frames += 1
         now_s = self._now_s()
-        turn = self._turn
+        self._ear.played(published.frame.audio)
+        turn = self._floor.turn
         if turn is not None and turn.reply is not None:
             self._answerer.watch(turn, turn.reply, published)
-        speaks = published.speech is not None or self._paused
-        if speaks != self._avatar_speaks:
-            self._avatar_speaks = speaks
-            self._follow(self._turns.avatar(speaks, False, now_s))
+        if turn is not None and turn.addressed:
+            self._wake.answering(now_s)
+        protected = turn is not None and turn.protected
+        speaks = published.speech is not None or self._paused or protected
+        avatar = (speaks, speaks and (protected or not self._may_interrupt(now_s)))
+        if avatar != self._avatar:
+            self._avatar = avatar
+            self._follow(self._turns.avatar(*avatar, now_s))
         self._follow(self._turns.tick(now_s))
         asked = self._partial is not None and not self._partial.done()
         if self._ear.listens and not asked and self._frames % PARTIAL_FRAMES == 0:
@@ -160,11 +175,17 @@ class Dialogue:
 
     def cut(self) -> None:
         """The session was interrupted: the answer ends here, and the history keeps what was heard of it."""
-        self._carried = ""
-        contender, self._contender = self._contender, None
-        if contender is not None and contender.task is not None:
-            contender.task.cancel()
-        self._yield()
+        self._paused = False
+        self._floor.clear()
+
+    def heard(self, turn_id: int, at_s: float) -> None:
+        """Takes when the person's device began to sound a turn's answer, by the session's clock; told as latency."""
+        self._answerer.latencies.heard(turn_id, at_s, self._now_s())
+
+    @property
+    def transcript(self) -> list[Line]:
+        """What was said so far, by both, oldest first."""
+        return self._history.lines
 
     async def aclose(self) -> None:
         """Ends every task and the recogniser. Idempotent and time-limited."""
@@ -172,6 +193,7 @@ class Dialogue:
         self._ear.drop()
         await self._tasks.aclose()
         await self._ear.aclose()
+        await self._answerer.aclose()
 
     # Turn-taking --------------------------------------------------------------------------------------------------
 
@@ -180,9 +202,10 @@ class Dialogue:
             match event.kind:
                 case "speech_started":
                     self._tell_user(True)
+                    self._attentive = self._hearing == "push_to_talk" or self._wake.attentive_at(event.since_s)
                     # What was said before the key went down is nobody's business.
                     self._ear.open(KEY_PREROLL_S if self._hearing == "push_to_talk" else PREROLL_S)
-                    self._withdraw()
+                    self._floor.withdraw()
                 case "duck":
                     self._speaker.duck(DUCKED)
                 case "unduck":
@@ -190,19 +213,22 @@ class Dialogue:
                 case "barge_in":
                     self._paused = True
                     self._speaker.pause()
+                    self._speaker.tell("paused")
                 case "false_interruption":
                     self._paused = False
                     self._speaker.duck(1.0)
                     self._speaker.resume()
+                    self._speaker.tell("resumed")
                 case "interrupted":
-                    self._avatar_speaks = False
+                    self._avatar = (False, False)
                     # Where Stop or a typed text has ended the pause, what was paused is gone, and what came must stay.
                     if self._paused:
-                        self._yield()
+                        self._paused = False
+                        self._floor.yield_up()
                         self._tasks.start(self._speaker.cut_off(), "cut-off")
-                    contender, self._contender = self._contender, None
+                    contender, self._floor.contender = self._floor.contender, None
                     if contender is not None:
-                        self._begin(contender)
+                        self._floor.begin(contender)
                 case "turn_dropped":
                     self._tell_user(False)
                     self._ear.drop()
@@ -216,61 +242,32 @@ class Dialogue:
         if listening is None:
             return
         turn = self._new_turn(event.since_s, over_pause=self._paused)
+        turn.sounded_like_words = self._ear.has_words
+        turn.addressed = self._attentive
         turn.waterfall.reach("endpoint", event.at_s)
-        before = self._contender or self._turn
-        if before is not None and not before.audible:
-            self._supersede(before)
-        if self._turn is not None and self._turn.audible:
-            self._contender = turn
-        else:
-            self._begin(turn)
-        waits_for = before.task if before is not None and before.superseded else None
+        waits_for = self._floor.enter(turn)
         turn.task = self._tasks.start(self._take_turn(turn, listening, waits_for, event.turn), "turn")
-
-    def _withdraw(self) -> None:
-        """The person goes on speaking: an answer of which nothing was heard yet is made anew, to all they say."""
-        for turn in (self._contender, self._turn):
-            if turn is not None and not turn.audible:
-                self._supersede(turn)
-
-    def _supersede(self, turn: Turn) -> None:
-        turn.superseded = True
-        # Words that are still being recognised are wanted all the same; their turn ends when it has them.
-        if turn.stage != "recogniser":
-            self._carry(turn)
-
-    def _carry(self, turn: Turn) -> None:
-        """Leaves the words of a turn to the one that follows it."""
-        self._carried = turn.text
-        if turn is self._contender:
-            self._contender = None
-        if turn is self._turn:
-            self._turn = None
-        self._answerer.tell(turn, "withdrawn")
-        if turn.task is not None and turn.task is not asyncio.current_task():
-            turn.task.cancel()
-        if turn.reply is not None:
-            self._tasks.start(self._speaker.cut_off(), "cut-off")
 
     def _take_up(self) -> None:
         """What seemed to go on was nothing: what it withdrew is answered after all."""
-        if self._turn is not None:
-            self._turn.superseded = False
-        elif self._carried:
-            text, self._carried = self._carried, ""
+        if self._floor.turn is not None:
+            self._floor.turn.superseded = False
+        elif text := self._floor.inherit(""):
             turn = self._new_turn(self._now_s())
             turn.text, turn.stage = text, "model"
-            self._begin(turn)
+            self._floor.begin(turn)
             turn.task = self._tasks.start(self._take_turn(turn, None, None), "turn")
 
-    def _yield(self) -> None:
-        """Ends the answer that is being heard or made."""
-        self._paused = False
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            self._answerer.keep(turn, "interrupted")
-            if turn.task is not None and turn.task is not asyncio.current_task():
-                turn.task.cancel()
+    def _may_interrupt(self, now_s: float) -> bool:
+        """Whether whoever speaks now, or begins to, is in conversation with the avatar."""
+        if self._hearing == "push_to_talk":
+            return True
+        return self._attentive if self._turns.user in ("speaking", "paused") else self._wake.attentive_at(now_s)
+
+    def _is_own(self, text: str) -> bool:
+        """Whether words that were recognised are those of the avatar, come back through the microphone."""
+        turn = self._floor.turn
+        return turn is not None and turn.reply is not None and are_own_words(text, turn.reply.heard_text)
 
     def _tell_user(self, speaks: bool) -> None:
         if speaks != self._user_speaks:
@@ -283,18 +280,18 @@ class Dialogue:
             text = await self._ear.partial()
         except VisavisError:
             return  # the final words may come all the same, and fail aloud if they do not
-        if text is not None:
+        if text is None:
+            return
+        own = self._is_own(text)
+        self._attentive = self._attentive or (not own and self._wake.words(text) is not None)
+        if self._attentive and not own:
             self._speaker.tell("transcript", role="user", text=text, final=False)
-            self._follow(self._turns.transcript(text, False, self._now_s()))
+        self._follow(self._turns.transcript(text, False, self._now_s(), own=own))
 
     # Answering ----------------------------------------------------------------------------------------------------
 
     def _new_turn(self, from_s: float, *, over_pause: bool = False) -> Turn:
         return Turn(next(self._ids), Waterfall(from_s), over_pause)
-
-    def _begin(self, turn: Turn) -> None:
-        self._turn = turn
-        self._answerer.tell(turn, "thinking")
 
     async def _take_turn(
         self, turn: Turn, listening: Listening | None, before: asyncio.Task[None] | None, number: int | None = None
@@ -306,7 +303,7 @@ class Dialogue:
             if listening is not None and not await self._recognise(turn, listening, number):
                 return
             await self._answerer.answer(turn)
-            self._finish_turn(turn, "failed" if turn.reply is None or turn.reply.failed else "answered")
+            self._floor.finish(turn, "failed" if turn.reply is None or turn.reply.failed else "answered")
         except VisavisError as error:
             await self._apologise(turn, error)
         except Exception as error:
@@ -323,50 +320,63 @@ class Dialogue:
     async def _recognise(self, turn: Turn, listening: Listening, number: int | None) -> bool:
         """Waits for the words of a turn; False when there is nothing to answer now."""
         transcript = await listening.finish()
-        text = transcript.text.strip()
+        text = "" if self._is_own(transcript.text) else transcript.text.strip()
         turn.waterfall.reach("transcript", self._now_s())
-        turn.text = f"{self._carried} {text}".strip()
-        self._carried = ""
-        if text:
+        turn.text = self._floor.inherit(text)
+        called = self._wake.words(turn.text)
+        addressed = turn.addressed or called is not None
+        if text and addressed:
             self._tell_words(turn, text)
         self._follow(self._turns.transcript(text, True, self._now_s(), number))
         if turn.superseded:
-            self._carry(turn)
+            self._floor.carry(turn)
             return False
-        if turn is self._contender:
-            self._contender = None
-            if turn.over_pause or not text:
-                return False  # nothing that takes the floor
-            self._yield()
-            self._tasks.start(self._speaker.cut_off(), "cut-off")
-            self._begin(turn)
+        if not addressed:
+            self._floor.finish(turn, "not_addressed" if turn.text else "empty")
+            return False
+        if turn is self._floor.contender and (turn.over_pause or not text):
+            self._floor.finish(turn, "empty")  # nothing that takes the floor
+            return False
+        turn.text = turn.text if called is None else called
+        if turn is self._floor.contender:
+            turn.addressed = True
+            self._floor.take(turn)
+        elif not turn.addressed:
+            turn.addressed = True
+            self._answerer.tell(turn, "thinking")
+        turn.stage = "model" if turn.text else "voice"
         if not turn.text:
-            self._finish_turn(turn, "empty")
-        turn.stage = "model"
-        return bool(turn.text)
+            # Once: what is not understood twice is hardly meant for anybody.
+            if turn.sounded_like_words and not self._asked_again and turn is self._floor.turn:
+                self._asked_again = True
+                await self._answerer.ask_again(turn)
+            self._floor.finish(turn, "empty")
+            return False
+        self._asked_again = False
+        return True
 
     async def _apologise(self, turn: Turn, error: VisavisError) -> None:
         self._metrics.failures(turn.stage).inc()
         self._speaker.tell("error", **error.to_dict(), turn_id=turn.turn_id)
-        if turn is self._contender:
-            self._contender = None
-        if turn is not self._turn:
+        if turn is self._floor.contender:
+            self._floor.contender = None
+        if turn is not self._floor.turn:
             return  # somebody else has the floor
         voiceless = turn.reply is not None and turn.reply.failed
         try:
-            if self._options.speak_errors and not turn.superseded and not voiceless:
+            if self._options.speak_errors and turn.addressed and not turn.superseded and not voiceless:
                 await self._answerer.apologise(turn)
             else:
                 await self._answerer.hear_out(turn)
         except VisavisError as unsaid:
             _log.warning("an apology could not be said: %s", unsaid.code)
-        self._finish_turn(turn, "failed")
+        self._floor.finish(turn, "failed")
 
     def _greet(self) -> None:
-        if self._options.greeting and self._turn is None:
+        if self._options.greeting and self._floor.turn is None:
             turn = self._new_turn(self._now_s())
-            turn.stage = "voice"
-            self._begin(turn)
+            turn.stage, turn.protected = "voice", not self._options.greeting_interruptible
+            self._floor.begin(turn)
             turn.task = self._tasks.start(self._say_greeting(turn), "greeting")
 
     async def _say_greeting(self, turn: Turn) -> None:
@@ -376,12 +386,7 @@ class Dialogue:
             self._speaker.tell("error", **error.to_dict(), turn_id=turn.turn_id)
         if turn.reply is not None:
             await self._answerer.hear_out(turn)
-        self._finish_turn(turn, "failed" if turn.reply is None or turn.reply.failed else "answered")
-
-    def _finish_turn(self, turn: Turn, outcome: Outcome) -> None:
-        if self._turn is turn:
-            self._turn = None
-            self._answerer.keep(turn, outcome)
+        self._floor.finish(turn, "failed" if turn.reply is None or turn.reply.failed else "answered")
 
     def _tell_words(self, turn: Turn, text: str) -> None:
         self._speaker.tell("transcript", role="user", text=text, final=True, turn_id=turn.turn_id)

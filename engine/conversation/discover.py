@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,7 +66,9 @@ async def discover(own_port: int | None = None, ports: Mapping[int, str] = PORTS
 
 async def _probe(name: str, port: int) -> Found | None:
     limits = Timeouts(TIMEOUT_S, TIMEOUT_S, TIMEOUT_S)
-    service = Service("local server", "llm", f"http://127.0.0.1:{port}", timeouts=limits, attempts=1)
+    service = Service(
+        "local server", "llm", f"http://127.0.0.1:{port}", timeouts=limits, attempts=1, failure_level=logging.DEBUG
+    )
     try:
         async with asyncio.timeout(TIMEOUT_S):
             return Found(name, service.url, tuple(await model_names(service)))

@@ -3,6 +3,7 @@
 Place in the flow: microphone (48 kHz) -> Ear -> probabilities of speech -> turns; Listening -> words.
 
 Invariants:
+    * sound that is nothing but the avatar's own voice is no speech, whatever voice activity says;
     * the recogniser gets every sample once, in order, from a little before it was asked to listen;
     * at most one Listening is open here; whoever takes it has to finish or cancel it.
 """
@@ -15,6 +16,7 @@ import numpy as np
 
 from engine.audio.pcm import Decimator
 from engine.conversation.asr.base import Listening, Recogniser
+from engine.conversation.echo import EchoGuard
 from engine.conversation.roles import VoiceActivity
 from engine.types import ANALYSIS_RATE
 
@@ -34,6 +36,8 @@ class Ear:
         self._vad = vad
         self._recogniser = recogniser
         self._decimator = Decimator()
+        self._guard = EchoGuard()
+        self._played = Decimator()
         self._recent: deque[np.ndarray] = deque()
         self._listening: Listening | None = None
         self._text = ""
@@ -48,7 +52,13 @@ class Ear:
             self._recent.popleft()
         if self._listening is not None:
             self._listening.push(sound)
-        return self._vad.push(sound)
+        echoes = self._guard.heard(sound)
+        return [0.0 if echo else probability for probability, echo in zip(self._vad.push(sound), echoes, strict=True)]
+
+    def played(self, audio: np.ndarray) -> None:
+        """Takes what people hear of the avatar, silence too: (n,) int16 mono at 48 kHz, any n."""
+        if self._vad is not None:
+            self._guard.played(self._played.push(audio))
 
     def open(self, preroll_s: float = PREROLL_S) -> None:
         """Has the recogniser listen from now on, and from so long before, at most ``PREROLL_S``. Idempotent."""
@@ -74,12 +84,18 @@ class Ear:
         self.drop()
         if self._vad is not None:
             self._vad.reset()
+        self._guard.forget_heard()
         self._recent.clear()
 
     @property
     def listens(self) -> bool:
         """Whether the recogniser listens."""
         return self._listening is not None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether there were words, at least two, of what is being listened to when ``partial`` was last asked."""
+        return len(self._text.split()) > 1
 
     async def partial(self) -> str | None:
         """The words so far, when they are others than the last time; else None.

@@ -49,18 +49,20 @@ def estimate_tokens(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Line:
     """One contribution as it is exported.
 
     Attributes:
         role: who said it.
         text: what was heard; ends in ``CUT_MARK`` where it was cut off.
-        at_s: when it was recorded, seconds since 1970.
+        at_s: when it was said, seconds since 1970.
+        interrupted: more was to come.
     """
 
     role: Literal["user", "assistant"]
     text: str
     at_s: float
+    interrupted: bool = False
 
 
 class History:
@@ -82,12 +84,22 @@ class History:
         self.system_prompt = system_prompt
         self._budget = budget_tokens
         self._now = now
-        self._turns: deque[Turn] = deque(maxlen=MAX_TURNS)
+        self._turns: deque[Line] = deque(maxlen=MAX_TURNS)
         self._context: deque[tuple[Message, int]] = deque()  # with what each weighs
         self._forgotten = 0  # turns that fell out of the record
 
-    def add(self, message: Message) -> None:
+    @property
+    def lines(self) -> list[Line]:
+        """The whole conversation as far as it is remembered, oldest first."""
+        return list(self._turns)
+
+    def add(self, message: Message, *, ago_s: float = 0.0, interrupted: bool = False) -> None:
         """Records a turn; one without text is none.
+
+        Args:
+            message: who said what.
+            ago_s: how long ago it was said, seconds.
+            interrupted: more was to come.
 
         Raises:
             ValueError: a system message; the system prompt is set, not said.
@@ -98,16 +110,16 @@ class History:
         if not text:
             return
         self._forgotten += len(self._turns) == MAX_TURNS
-        self._turns.append(Turn(message.role, text, self._now()))
+        self._turns.append(Line(message.role, text, self._now() - ago_s, interrupted))
         self._context.append((Message(message.role, text), _weight(text)))
         self._trim("")
 
-    def add_played(self, text: str, cut: bool) -> None:
-        """Records what was heard of the assistant's reply; ``cut`` says that more was to come."""
+    def add_played(self, text: str, cut: bool, *, ago_s: float = 0.0) -> None:
+        """Records what was heard of the assistant's reply, begun ``ago_s`` ago; ``cut`` says that more was to come."""
         text = text.strip()
         if text and cut:
             text = text.rstrip(" .,;:–—…、，。；：") + CUT_MARK
-        self.add(Message("assistant", text))
+        self.add(Message("assistant", text), ago_s=ago_s, interrupted=cut)
 
     def messages(self, text: str = "") -> list[Message]:
         """The request to the language model: system prompt, as many turns as fit, and what the user says now.

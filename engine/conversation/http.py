@@ -13,7 +13,8 @@ Errors are ``BackendFailed`` with these codes; their messages say which option t
 Invariants:
     * leaving ``ask`` before the answer ended closes the connection, so the service stops working at once;
     * a request is repeated only while nothing of an answer has been received, and only where that can help;
-    * neither the key, nor what was asked, nor what the service wrote in an error reaches a log, a message or a repr.
+    * neither the key, nor what was asked, nor what the service wrote in an error reaches a log, a message or a repr;
+    * messages are shown to strangers, so they do not tell the address, which may be of an inner network: the log does.
 """
 
 from __future__ import annotations
@@ -22,16 +23,14 @@ import asyncio
 import json as jsonlib
 import logging
 import random
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 
+from engine.conversation.retry_after import retry_after_s
 from engine.conversation.service_url import base_url
 from engine.conversation.sse import END_OF_EVENTS, EventParser
 from engine.errors import BackendFailed, Closed, ConfigInvalid
@@ -189,6 +188,8 @@ class Service:
         *,
         versioned: bool = True,
         attempts: int = 3,
+        choice: str = "model",
+        failure_level: int = logging.WARNING,
     ) -> None:
         """Checks the configuration; nothing is sent yet.
 
@@ -200,6 +201,8 @@ class Service:
             timeouts: patience.
             versioned: see ``base_url``.
             attempts: how often a request is tried at most.
+            choice: which of its options says what is asked for, for messages: "model" for llm_model.
+            failure_level: of what is logged when a request failed.
 
         Raises:
             ConfigInvalid: ``service_url_invalid``, ``service_key_invalid``.
@@ -210,6 +213,8 @@ class Service:
         self.timeouts = timeouts or Timeouts()
         self._key = key.strip()
         self._attempts = attempts
+        self._choice = choice
+        self._failure_level = failure_level
         self._client: aiohttp.ClientSession | None = None
         self._closed = False
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
@@ -244,6 +249,17 @@ class Service:
             BackendFailed: any code of this module.
             Closed: ``service_closed``.
         """
+        try:
+            async with self._asked(path, json, form, query) as answer:
+                yield answer
+        except BackendFailed as error:
+            _log.log(self._failure_level, "the %s at %s failed: %s", self.name, self.url, error.code)
+            raise
+
+    @asynccontextmanager
+    async def _asked(
+        self, path: str, json: Any, form: Form | None, query: Mapping[str, str] | None
+    ) -> AsyncIterator[Answer]:
         loop = asyncio.get_running_loop()
         by_s = loop.time() + self.timeouts.first_byte_s
         attempt = 1
@@ -252,7 +268,8 @@ class Service:
                 response = await self._send(path, json, form, query, by_s)
                 break
             except _Retry as retry:
-                wait_s = retry.wait_s if retry.wait_s is not None else self._backoff_s(attempt)
+                backoff_s = _FIRST_BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)
+                wait_s = retry.wait_s if retry.wait_s is not None else backoff_s
                 too_long = wait_s > _LONGEST_BACKOFF_S or loop.time() + wait_s >= by_s
                 if attempt >= self._attempts or too_long:
                     raise retry.error from None
@@ -274,8 +291,8 @@ class Service:
             await self._client.close()
 
     def error(self, code: str, what: str, look_at: str = "", which: str = "") -> BackendFailed:
-        """A typed error: "The language model at URL <what>", and the option to check if any."""
-        message = f"The {self.name} at {self.url} {what}"
+        """A typed error: "The language model <what>", and the option to check if any."""
+        message = f"The {self.name} {what}"
         if look_at:
             option = f"{self.option}_{look_at}"
             message += f" Check that {option} (VISAVIS_{option.upper()}) {which}."
@@ -331,16 +348,16 @@ class Service:
                 empty = "has no credit left for this key."
                 raise self.error("service_rate_limited", empty, "key", "is of an account with credit")
             limited = self.error("service_rate_limited", "gets too many requests. Try again in a moment.")
-            raise _Retry(limited, _retry_after_s(response.headers))
+            raise _Retry(limited, retry_after_s(response.headers))
         if status == 404:
             unknown = "has no such endpoint or model (status 404)."
-            raise self.error("service_failed", unknown, "url", f"and {self.option}_model are right")
+            raise self.error("service_failed", unknown, "url", f"and {self.option}_{self._choice} are right")
         if status < 500:
             refused = f"refuses the request (status {status})."
-            raise self.error("service_failed", refused, "model", "is a model for this use")
+            raise self.error("service_failed", refused, self._choice, f"is a {self._choice} for this use")
         failed = self.error("service_failed", f"failed (status {status}). Its own log says why.")
         if status in _RETRIED:
-            raise _Retry(failed, _retry_after_s(response.headers))
+            raise _Retry(failed, retry_after_s(response.headers))
         raise failed
 
     async def _is_out_of_quota(self, response: aiohttp.ClientResponse) -> bool:
@@ -359,10 +376,6 @@ class Service:
                 cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "visavis"}, auto_decompress=True
             )
         return self._client
-
-    @staticmethod
-    def _backoff_s(attempt: int) -> float:
-        return _FIRST_BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)
 
 
 class _Retry(Exception):
@@ -383,16 +396,3 @@ def _multipart(form: Form) -> aiohttp.FormData:
             filename, content, content_type = value
             data.add_field(name, content, filename=filename, content_type=content_type)
     return data
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The header ``Retry-After``, a number of seconds or a date, as seconds from now; None when absent or rubbish."""
-    value = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d{1,6})?", value):
-        return float(value)
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -59,8 +59,8 @@ class Speaker(Protocol):
         """Speaks at another level, 0 to 1."""
         ...
 
-    async def cut_off(self) -> None:
-        """Silence, everything dropped; at once, before the first wait."""
+    async def cut_off(self, reply: Reply | None = None) -> None:
+        """Drops a reply, or everything but what was asked for since ``pause``; at once, before the first wait."""
         ...
 
     def set_listening(self, on: bool) -> None:

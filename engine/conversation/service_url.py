@@ -2,7 +2,7 @@
 
 Place in the flow: option ``llm_url``, ``voice_url`` or ``asr_url`` -> ``base_url`` -> Service.
 
-Invariant: a base URL holds no secret, so it may be shown in messages and logs.
+Invariant: a base URL holds no secret, so it may be shown in logs.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ The floor, while the avatar speaks and may be interrupted::
       +---silence, back-channel / unduck+--back-channel, no words, 2 s / false_interruption--> clear
 
 How long a silence ends a turn depends on the words so far: ``TurnOptions`` has one for each ``Completeness``. A turn
-may end while the floor is held, so that the recogniser finishes and its words decide. Words that come after a false
+may end while the floor is held, so that the recogniser finishes and its words decide. Before that, only words whose
+first two have stood for a while do, because recognisers guess wildly at noises. Words that come after a false
 interruption was called still interrupt. A second of voice interrupts without words, because recognisers may be slow.
 What is said over something uninterruptible waits until that ends.
 
@@ -28,38 +29,17 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from engine.conversation.backchannel import Completeness, completeness, is_backchannel
+from engine.conversation.backchannel import Completeness, completeness, is_backchannel, opening
+from engine.conversation.turn_events import Kind, TurnEvent
 from engine.conversation.turn_options import Mode, TurnOptions
 
-Kind = Literal[
-    "speech_started", "speech_paused", "speech_resumed", "end_of_turn", "turn_dropped",
-    "duck", "unduck", "barge_in", "false_interruption", "interrupted",
-]  # fmt: skip
 UserState = Literal["quiet", "onset", "speaking", "paused"]
 FloorState = Literal["clear", "ducked", "held"]
 
 BLOCK_S = 0.032
 """Sound one probability is about, seconds."""
-
-@dataclass(frozen=True, slots=True)
-class TurnEvent:
-    """Something that follows from what was heard.
-
-    Attributes:
-        kind: see the diagram of this module.
-        at_s: when it was decided.
-        turn: number of the user's turn, from 1; 0 before the first.
-        since_s: when the speech began (``speech_started``, ``speech_resumed``) or ended (``speech_paused``,
-            ``end_of_turn``, ``turn_dropped``); ``at_s`` for the others.
-    """
-
-    kind: Kind
-    at_s: float
-    turn: int
-    since_s: float
 
 
 class TurnTaker:
@@ -78,6 +58,8 @@ class TurnTaker:
         self._pressed = False
         self._voiced = False
         self._text = ""
+        self._own = self._final = False
+        self._opening, self._stands_from_s = "", 0.0
         self._doubted_turn: int | None = None
         self._held_s = 0.0
         self._over_avatar = False
@@ -120,7 +102,9 @@ class TurnTaker:
         self._decide()
         return self._told()
 
-    def transcript(self, text: str, final: bool, now_s: float, turn: int | None = None) -> list[TurnEvent]:
+    def transcript(
+        self, text: str, final: bool, now_s: float, turn: int | None = None, *, own: bool = False
+    ) -> list[TurnEvent]:
         """Takes the words of a turn so far.
 
         Args:
@@ -128,19 +112,22 @@ class TurnTaker:
             final: no more will come.
             now_s: seconds.
             turn: number of the turn they belong to; the words of an earlier turn are ignored. None: the latest.
+            own: they are the avatar's, come back through the microphone; so far nobody has said anything.
         """
         self._advance(now_s)
         if turn is not None and turn != self._turn:
             # The words of the turn that made the avatar wait may come when the next has begun.
-            if self._floor == "held" and self._is_real(text):
+            if self._floor == "held" and not own and self._is_real(text):
                 self._interrupt()
             self._decide()
             return self._told()
-        self._text = text
-        real = self._is_real(text)
-        if final and not real and self._floor == "held" and self._user != "speaking" and not self._voiced:
+        self._text, self._own, self._final = "" if own else text, own, final
+        if (first := opening(self._text)) != self._opening:
+            self._opening, self._stands_from_s = first, self._now_s
+        silent = self._user != "speaking" and not self._voiced
+        if final and not self._is_real(self._text) and self._floor == "held" and silent:
             self._let_go()
-        elif real and self._doubted_turn == self._turn and self._floor == "clear" and self._is_over():
+        elif self._is_meant() and self._doubted_turn == self._turn and self._floor == "clear" and self._is_over():
             self._hold()
         self._decide()
         return self._told()
@@ -267,7 +254,7 @@ class TurnTaker:
         if self._floor == "held":
             long = _reached(self._over_s, options.confirm_s) and not self._is_backchannel()
             meant = self._pressed and self._now_s - self._began_s >= options.tap_s
-            if long or meant or self._is_real(self._text):
+            if long or meant or self._is_meant():
                 self._interrupt()
             elif self._now_s - self._held_s >= options.false_interruption_s or (
                 self._user == "paused" and self._is_backchannel() and self._silence_s() >= self._patience_s()
@@ -309,6 +296,8 @@ class TurnTaker:
         self._turn += 1
         self._user = "speaking"
         self._text = ""
+        self._own = self._final = False
+        self._opening = ""
         self._doubted_turn = None
         self._emit("speech_started", self._began_s)
 
@@ -375,7 +364,12 @@ class TurnTaker:
         return self._avatar_speaks and not self._uninterruptible
 
     def _is_backchannel(self) -> bool:
-        return is_backchannel(self._text, self.options.language)
+        return self._own or is_backchannel(self._text, self.options.language)
+
+    def _is_meant(self) -> bool:
+        """Whether the words so far are certain enough to interrupt."""
+        stand = bool(self._opening) and self._now_s - self._stands_from_s >= self.options.stand_s
+        return self._is_real(self._text) and (self._final or stand)
 
     def _is_real(self, text: str) -> bool:
         """Whether a text has words other than a back-channel."""

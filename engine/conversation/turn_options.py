@@ -17,11 +17,13 @@ from engine.errors import ConfigInvalid
 
 Mode = Literal["always", "push_to_talk", "typed"]
 
+# Voice activity tells the end of a voice 0.15 s late, so people have been silent for that much longer. Ending a turn
+# too early costs little: an answer of which nothing was heard yet is withdrawn when they go on.
 _SILENCES_S: Mapping[Completeness, float] = {
-    Completeness.COMPLETE: 0.35,
-    Completeness.LIKELY: 0.5,
-    Completeness.UNKNOWN: 0.8,
-    Completeness.INCOMPLETE: 1.2,
+    Completeness.COMPLETE: 0.25,
+    Completeness.LIKELY: 0.30,
+    Completeness.UNKNOWN: 0.65,
+    Completeness.INCOMPLETE: 1.05,
 }
 
 
@@ -43,6 +45,7 @@ class TurnOptions:
         pause_s: silence after which the user is no longer shown as speaking.
         silences_s: silence that ends a turn, by how complete its words sound.
         held_silence_s: the longest such silence while the avatar waits, held.
+        stand_s: how long the first words of a turn must stay the same to count before the turn has ended.
         false_interruption_s: the longest the avatar waits for words.
         tap_s: a key held for less is a slip.
         release_s: how long a released key still listens; sound arrives later than the news of the key.
@@ -62,6 +65,7 @@ class TurnOptions:
     pause_s: float = 0.2
     silences_s: Mapping[Completeness, float] = field(default_factory=lambda: dict(_SILENCES_S))
     held_silence_s: float = 0.5
+    stand_s: float = 0.2
     false_interruption_s: float = 2.0
     tap_s: float = 0.25
     release_s: float = 0.2

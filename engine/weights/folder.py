@@ -35,6 +35,7 @@ from engine.errors import Busy, DiskFull, InvalidInput, NotFound, WeightsInvalid
 CARD_FILE = "weights.toml"
 MODEL_FILE = "model.safetensors"
 KINDS = ("wav2lip", "gfpgan")
+VOICE_KIND = "so-vits"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -108,9 +109,14 @@ def find(weights_dir: Path, name: str) -> Path:
 
 
 def list_weights(weights_dir: Path) -> dict[str, WeightsCard | WeightsInvalid]:
-    """Name -> card, or what is wrong with it, of all weights, by name; empty where there is no such folder."""
+    """Name -> card, or what is wrong with it, of all weights, by name; empty where there is no such folder.
+
+    Voices, whose folders are put together by hand, are not among them.
+    """
     found: dict[str, WeightsCard | WeightsInvalid] = {}
     for name in _names(weights_dir):
+        if _is_voice(weights_dir / name):
+            continue
         try:
             found[name] = read_card(weights_dir / name)
         except WeightsInvalid as error:
@@ -120,6 +126,14 @@ def list_weights(weights_dir: Path) -> dict[str, WeightsCard | WeightsInvalid]:
 
 def _names(weights_dir: Path) -> list[str]:
     return sorted(card.parent.name for card in weights_dir.glob(f"*/{CARD_FILE}") if _NAME.fullmatch(card.parent.name))
+
+
+def _is_voice(folder: Path) -> bool:
+    """Whether a folder holds a voice that others are converted to, see ``engine.conversation.voice.so_vits``."""
+    try:
+        return tomllib.loads((folder / CARD_FILE).read_text("utf-8")).get("kind") == VOICE_KIND
+    except (OSError, ValueError):
+        return False
 
 
 def read_card(folder: Path) -> WeightsCard:

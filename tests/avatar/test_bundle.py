@@ -86,7 +86,7 @@ def test_missing_file_is_named(folder: Path, name: str) -> None:
 def test_empty_and_oversized_files_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "idle.mp4").write_bytes(b"")
     assert refusal(folder) == "avatar_file_size"
-    monkeypatch.setattr("engine.avatar.bundle.MAX_CARD_BYTES", 10)
+    monkeypatch.setattr("engine.avatar.card.MAX_CARD_BYTES", 10)
     assert refusal(folder) == "avatar_file_size"
 
 

@@ -152,7 +152,7 @@ class _Report:
             "not_measured": self.failures,
             "quick": quick,
             "duration_s": round(duration_s, 1),
-            "machine": _machine(),
+            "machine": machine(),
             **self.setup,
             "method": "tests/benchmarks/README.md",
         }
@@ -183,7 +183,8 @@ def _measure_session(report: _Report, lengths: Lengths, avatar: str) -> None:
         report.measure("skew", lambda: sync.skew(folder / "probe.log", arguments, lengths))
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
     model = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
     )

@@ -36,7 +36,26 @@ CHROMIUM_FLAGS = [
     # Pages may use the microphone when their test grants it; everybody else is refused instead of asked.
     "--deny-permission-prompts",
     "--autoplay-policy=document-user-activation-required",
+    # Pages of somebody else, who are on this machine all the same.
+    "--host-resolver-rules=MAP *.example 127.0.0.1",
 ]
+
+RECORD_COMMANDS = """
+    window.commands = [];
+    const send = RTCDataChannel.prototype.send;
+    RTCDataChannel.prototype.send = function (data) {
+        const command = JSON.parse(data);
+        if (command.type !== "ping") window.commands.push(command);
+        return send.call(this, data);
+    };
+    const open = MediaDevices.prototype.getUserMedia;
+    MediaDevices.prototype.getUserMedia = async function (...wanted) {
+        const stream = await open.apply(this, wanted);
+        window.track = stream.getAudioTracks()[0];
+        return stream;
+    };
+"""
+"""Commands that went to the server, and the microphone that is open."""
 
 LIVE = "visavis.state === 'live' && visavis.classList.contains('showing')"
 
@@ -48,10 +67,12 @@ class Server:
     Attributes:
         url: of the page, with a trailing slash.
         process: the server itself.
+        data_dir: where it keeps what it was given.
     """
 
     url: str
     process: subprocess.Popen[bytes]
+    data_dir: Path
 
 
 @dataclass
@@ -86,6 +107,17 @@ class Visit:
         self.until(LIVE)
         return self
 
+    def choose(self, control: str, value: str) -> None:
+        """Sets a control of the settings as a hand does."""
+        self.js(
+            """([id, value]) => {
+                const control = document.getElementById(id);
+                control.value = value;
+                for (const type of ["input", "change"]) control.dispatchEvent(new Event(type, { bubbles: true }));
+            }""",
+            [control, value],
+        )
+
     def energy(self) -> float:
         """Sound energy received so far; grows only while something is heard."""
         return float(self.js("visavis.stats().then(s => s.audio_energy ?? 0)"))
@@ -114,15 +146,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    environment = os.environ | {"VISAVIS_MAX_SESSIONS": str(SEATS), "VISAVIS_PORT": str(port)}
+    # Avatars that the tests make are nobody's business.
+    data_dir = tmp_path_factory.mktemp("data")
+    environment = os.environ | {
+        "VISAVIS_MAX_SESSIONS": str(SEATS),
+        "VISAVIS_PORT": str(port),
+        "VISAVIS_DATA_DIR": str(data_dir),
+    }
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "server"], cwd=REPOSITORY, env=environment, stdout=output, stderr=output
         )
     url = f"http://127.0.0.1:{port}/"
     try:
-        _wait_until_healthy(url, process, log)
-        yield Server(url, process)
+        wait_until_healthy(url, process, log)
+        yield Server(url, process, data_dir)
     finally:
         process.terminate()
         try:
@@ -132,7 +170,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             process.wait()
 
 
-def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end_s = time.monotonic() + START_S
     while time.monotonic() < end_s:
         assert process.poll() is None, f"the server ended:\n{log.read_text()}"
@@ -162,17 +200,38 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
+def hosted(browser: Any, server: Server) -> Iterator[Any]:
+    """Opens pages of other sites that embed the portrait; see ``hosting.py``, which needs what stands here."""
+    from tests.browser.hosting import hosting
+
+    with hosting(browser, server) as opened:
+        yield opened
+
+
+@pytest.fixture
 def visit(browser: Any, server: Server) -> Iterator[Callable[..., Visit]]:
-    """Opens pages: ``visit(path="", microphone=True, script="", **context options)``."""
+    """Opens pages: ``visit(path="", microphone=True, script="", config={}, **context options)``.
+
+    ``config`` takes the place of members of the server's ``config.json``, for what this server has not got.
+    """
     contexts = []
 
-    def open_page(path: str = "", *, microphone: bool = True, script: str = "", **options: Any) -> Visit:
+    def open_page(
+        path: str = "",
+        *,
+        microphone: bool = True,
+        script: str = "",
+        config: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Visit:
         context = browser.new_context(**options)
         contexts.append(context)
         if microphone:
             context.grant_permissions(["microphone"], origin=server.url)
         if script:
             context.add_init_script(script)
+        if config:
+            context.route("**/config.json", lambda route: route.fulfill(json=route.fetch().json() | config))
         visited = Visit(context.new_page())
         visited.page.on(
             "console", lambda m: visited.complaints.append(m.text) if m.type in ("error", "warning") else None

@@ -104,10 +104,7 @@ class FakeService:
 
     async def __aenter__(self) -> FakeService:
         app = web.Application(client_max_size=64 << 20)
-        app.router.add_post("/v1/chat/completions", self._handler("chat", self._chat))
-        app.router.add_post("/v1/audio/speech", self._handler("speech", self._speech))
-        app.router.add_post("/v1/audio/transcriptions", self._handler("transcriptions", self._transcriptions))
-        app.router.add_get("/v1/models", self._handler("models", self._models))
+        self.add_routes(app)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
@@ -117,6 +114,13 @@ class FakeService:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    def add_routes(self, app: web.Application) -> None:
+        """Says which endpoints there are."""
+        app.router.add_post("/v1/chat/completions", self.handler("chat", self._chat))
+        app.router.add_post("/v1/audio/speech", self.handler("speech", self._speech))
+        app.router.add_post("/v1/audio/transcriptions", self.handler("transcriptions", self._transcriptions))
+        app.router.add_get("/v1/models", self.handler("models", self._models))
 
     async def stop(self) -> None:
         """Goes down; the port refuses connections from now on."""
@@ -136,9 +140,11 @@ class FakeService:
         self._left.clear()
         return asyncio.get_running_loop().time() - started_s
 
-    def _handler(
+    def handler(
         self, endpoint: str, answer: Callable[[Request], tuple[str, list[bytes]]]
     ) -> Callable[[web.Request], Any]:
+        """Serves an endpoint, whose answer is a content type and the pieces of a body, in its mood."""
+
         async def handle(request: web.Request) -> web.StreamResponse:
             asked = await _read(endpoint, request)
             self.requests.append(asked)
@@ -217,7 +223,7 @@ class FakeService:
 async def _read(endpoint: str, request: web.Request) -> Request:
     if request.content_type == "application/json":
         return Request(endpoint, dict(request.headers), await request.json())
-    if not request.content_type.startswith("multipart/"):
+    if not request.content_type.startswith(("multipart/", "application/x-www-form-urlencoded")):
         return Request(endpoint, dict(request.headers))
     posted = await request.post()
     form = {name: value.file.read() if isinstance(value, web.FileField) else value for name, value in posted.items()}

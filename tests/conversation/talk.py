@@ -1,6 +1,7 @@
 """A turn taker under a virtual clock, for tests of taking turns."""
 
-from engine.conversation.turn import BLOCK_S, TurnEvent, TurnTaker
+from engine.conversation.turn import BLOCK_S, TurnTaker
+from engine.conversation.turn_events import TurnEvent
 from engine.conversation.turn_options import TurnOptions
 
 

@@ -7,12 +7,13 @@ import time
 import pytest
 
 from engine.avatar.bundle import Avatar
-from engine.conversation.answer import APOLOGY, DialogueOptions
+from engine.conversation.answer import DialogueOptions
 from engine.conversation.asr.openai import OpenAiRecogniser
 from engine.conversation.dialogue import Dialogue
 from engine.conversation.history import History
 from engine.conversation.http import Timeouts
 from engine.conversation.llm.openai import OpenAiModel
+from engine.conversation.phrases import ENGLISH
 from engine.conversation.tts.stream import SentenceStream
 from engine.conversation.turn import TurnTaker
 from engine.renderer import Renderer
@@ -100,7 +101,7 @@ async def test_a_language_model_that_fails_costs_one_apology_and_the_next_turn_w
         assert len(errors) == 1 and (errors[0]["code"] == code or mood.hang_up)
         assert service.key not in str(told)
         said = [data["text"] for kind, data in told if kind == "caption"]
-        assert any(APOLOGY.startswith(text) for text in said)
+        assert any(ENGLISH.apology.startswith(text) for text in said)
         service.moods["chat"] = [Mood()]
         assert (await visit.turn(spoken=False))[-1][1]["state"] == "answered"
 

@@ -47,7 +47,7 @@ async def fails(fake: FakeService, *moods: Mood, timeouts: Timeouts = PATIENCE) 
     async with client(fake, timeouts) as service:
         with pytest.raises(BackendFailed) as caught:
             await chat(service)
-    assert service.url in caught.value.message
+    assert "127.0.0.1" not in caught.value.message and str(fake.port) not in caught.value.message
     return caught.value
 
 
@@ -268,6 +268,13 @@ async def test_neither_key_nor_prompt_appears_anywhere(
     logging.getLogger("test").error("turn failed", exc_info=error)
     text = caplog.text + error.message + repr(error)
     assert KEY not in text and PROMPT not in text
+
+
+@pytest.mark.parametrize("mood", [Mood(status=401), Mood(hang_up=True), Mood(first_event_s=9), Mood(die_after=1)])
+async def test_only_the_log_tells_the_address(fake: FakeService, mood: Mood, caplog: pytest.LogCaptureFixture) -> None:
+    error = await fails(fake, mood)
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert lines == [f"the language model at {fake.url} failed: {error.code}"]
 
 
 def test_a_service_hides_its_key() -> None:

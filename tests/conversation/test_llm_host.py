@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 
 import pytest
 
@@ -26,7 +27,8 @@ async def topic(text: str) -> str:
     reply = await say(text)
     for code, language in LANGUAGES.items():
         for name, lines in language.lines.items():
-            if reply == lines[0].replace("{how}", language.lines["how"][0]).replace("{heard}", text.strip(" ?!.¿")):
+            line = lines[0].replace("{how}", language.lines["how"][0]).replace("{name}", "Visavis")
+            if reply == line.replace("{heard}", text.strip(" ?!.¿")):
                 return f"{code} {name}"
     return reply
 
@@ -82,7 +84,7 @@ async def test_understands_what_it_can(text: str, expected: str) -> None:
 async def test_greets_when_nobody_has_spoken() -> None:
     host = ScriptedHost("de-AT")
     pieces = [piece async for piece in host.reply([Message("system", "x")])]
-    assert "".join(pieces) == LANGUAGES["de"].lines["greeting"][0]
+    assert "".join(pieces) == LANGUAGES["de"].lines["greeting"][0].replace("{name}", "Visavis")
     assert len(pieces) > 5
 
 
@@ -96,7 +98,7 @@ async def test_repeats_what_it_understood_and_says_what_is_missing() -> None:
     reply = await say("My cat is called {how} Ferdinand.")
     assert "“My cat is called {how} Ferdinand”" in reply
     assert "no language model is configured" in reply
-    assert "VISAVIS_LLM_URL" in reply
+    assert "Ollama" in reply
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
@@ -104,8 +106,16 @@ async def test_every_variant_of_the_unknown_names_the_missing_model(code: str) -
     telling = {"en": "language model", "de": "prachmodell", "fr": "modèle de langage", "es": "modelo de lenguaje",
                "zh": "语言模型"}  # fmt: skip
     assert all(telling[code] in line and "{heard}" in line for line in LANGUAGES[code].lines["unknown"])
-    assert all("VISAVIS_LLM_URL" in line for line in LANGUAGES[code].lines["how"])
+    assert all("Ollama" in line and "OpenAI" in line for line in LANGUAGES[code].lines["how"])
     assert set(NEEDED) | set(LANGUAGES[code].patterns) <= set(LANGUAGES[code].lines)
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+async def test_everything_it_says_can_be_said(code: str) -> None:
+    for lines in LANGUAGES[code].lines.values():
+        for line in lines:
+            assert not re.search(r"_|\+|[A-Z]{5}|\b[a-z]{2}-[a-z]{2}\b|://", line), line
+            assert len(line.replace("{how}", LANGUAGES[code].lines["how"][0])) < 320
 
 
 async def test_a_long_speech_is_not_repeated_whole() -> None:
@@ -137,3 +147,11 @@ async def test_a_cancelled_reply_stops() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert len(pieces) < 5
+
+
+async def test_the_host_calls_itself_what_its_avatar_is_called() -> None:
+    for language, question in (("en", "Who are you?"), ("de", "Wer bist du?"), ("zh", "你是谁？")):
+        for name in ("Amara", ""):
+            pieces = ScriptedHost(language, name).reply([Message("user", question)])
+            said = "".join([piece async for piece in pieces])
+            assert (name or "Visavis") in said and "{" not in said

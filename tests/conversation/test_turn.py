@@ -28,13 +28,13 @@ def test_speech_starts_after_200_ms_and_tells_when_it_began() -> None:
 @pytest.mark.parametrize(
     ("text", "silence_s"),
     [
-        ("What is your name?", 0.35),
-        ("Tell me a story.", 0.35),
-        ("tell me a story", 0.5),
-        ("", 0.8),
-        ("tell me a", 1.2),
-        ("I like apples and", 1.2),
-        ("I like apples, um", 1.2),
+        ("What is your name?", 0.25),
+        ("Tell me a story.", 0.25),
+        ("tell me a story", 0.30),
+        ("", 0.65),
+        ("tell me a", 1.05),
+        ("I like apples and", 1.05),
+        ("I like apples, um", 1.05),
     ],
 )
 def test_the_silence_that_ends_a_turn_depends_on_its_words(text: str, silence_s: float) -> None:
@@ -52,7 +52,7 @@ def test_the_silence_that_ends_a_turn_depends_on_its_words(text: str, silence_s:
 def test_words_that_come_during_the_silence_end_the_turn_at_once() -> None:
     talk = Talk()
     talk.voice(1)
-    assert "end_of_turn" not in talk.silence(0.6)
+    assert "end_of_turn" not in talk.silence(0.5)
     assert talk.words("what is your name?") == ["end_of_turn"]
 
 
@@ -60,7 +60,7 @@ def test_words_that_hang_in_the_air_keep_a_turn_open() -> None:
     talk = Talk()
     talk.voice(1)
     talk.words("I would like")
-    talk.silence(0.4)
+    talk.silence(0.3)
     talk.words("I would like the")
     assert talk.silence(0.6) == []
     assert talk.voice(0.1) == ["speech_resumed"]
@@ -80,7 +80,7 @@ def test_a_voice_that_comes_back_at_the_last_moment_goes_on_with_the_turn() -> N
     talk = Talk()
     talk.voice(1)
     talk.words("tell me a story")
-    talk.silence(0.48)
+    talk.silence(0.26)
     talk.voice(0.064)
     assert talk.kinds == ["speech_started", "speech_paused", "speech_resumed"]
 
@@ -204,9 +204,25 @@ def test_voice_over_the_avatar_ducks_at_100_ms_and_silences_at_250() -> None:
 def test_words_confirm_an_interruption() -> None:
     talk = over_avatar()
     talk.voice(0.4)
-    assert talk.words("wait a moment") == ["interrupted"]
+    talk.words("wait a moment")
+    assert talk.voice(0.128) == [] and talk.voice(0.128) == ["interrupted"]
     talk.words("wait a moment.")
     assert talk.silence(0.6) == ["speech_paused", "end_of_turn"]
+
+
+def test_words_that_change_all_the_time_interrupt_only_when_they_are_final() -> None:
+    talk = over_avatar()
+    talk.voice(0.3)
+    for guess in ("drug", "but love", "whoa no", "not love net", "whoa", "stop"):
+        assert talk.words(guess) == [] and "interrupted" not in talk.voice(0.096)
+    assert talk.words("stop", final=True) == ["interrupted"]
+
+
+def test_words_of_unspaced_writing_stand_like_others() -> None:
+    talk = over_avatar(language="zh")
+    talk.voice(0.3)
+    assert talk.words("请等") == [] and talk.voice(0.2) == []
+    assert talk.words("请等一下") == [] and "interrupted" in talk.voice(0.256)
 
 
 def test_a_second_of_voice_interrupts_without_words() -> None:
@@ -302,7 +318,16 @@ def test_a_back_channel_that_goes_on_as_a_sentence_interrupts() -> None:
     talk.voice(0.2)
     talk.words("yeah")
     assert "barge_in" not in talk.voice(0.3)
-    assert talk.words("yeah but what about") == ["barge_in", "interrupted"]
+    assert talk.words("yeah but what about") == ["barge_in"]
+    assert talk.voice(0.224) == ["interrupted"]
+
+
+def test_the_avatars_own_words_do_not_interrupt_however_long() -> None:
+    talk = over_avatar()
+    talk.voice(0.4)
+    assert talk.taker.transcript("as I said before", False, talk.now_s, own=True) == []
+    assert "interrupted" not in talk.voice(1.4)
+    assert "false_interruption" in talk.silence(1.0)
 
 
 def test_a_short_sound_over_the_avatar_is_no_turn() -> None:

@@ -179,6 +179,7 @@ async def test_events_and_commands_cross_the_data_channel(start):
 async def test_a_silent_browser_is_let_go(start):
     server = await start()
     object.__setattr__(server.services.sessions._options, "heartbeat_timeout_s", 1.0)
+    object.__setattr__(server.services.sessions._options, "return_timeout_s", 0.0)
     async with Browser() as browser:
         await server.offer(browser)
         await browser.opened.wait()

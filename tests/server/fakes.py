@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from engine.avatar.bundle import AvatarCard
+from engine.avatar.card import AvatarCard
 from engine.clock import FrameClock
 from engine.config import Config
+from engine.conversation.history import History, Line
 from engine.errors import AudioInvalid, Busy, Closed, NotFound, TextInvalid
 from engine.metrics import EngineMetrics
 from engine.quality import Quality, QualityState
 from engine.types import FRAME_SAMPLES, PLAYOUT_RATE, AvatarFrame, Event, Playback
-from server.stage import Poster
+from engine.voice_stages import VoiceStages
+from server.character import Character, character_of
+from server.language_models import LanguageModels
+from server.library import Library
+from server.manner import Manner
+from server.stage import NO_WISHES, Poster, Wishes
 
 SIZE = 256
 FLASH_EVERY = 25
@@ -69,11 +77,15 @@ class FakeSession:
         self.mode = "say"
         self.asked_texts: list[str] = []
         self.keys: list[bool | None] = []
+        self.voices: list[tuple[float, float, str]] = []
+        self.heard_turns: list[tuple[int, float]] = []
+        self.lines: list[Line] = []
         self.listening = False
         self.asked: Quality = "auto"
         self.encoded_s: list[float] = []
         self.actions: list[str] = []
         self.interrupts = 0
+        self.paused = False
         self.busy = False
         self.closed = asyncio.Event()
         self.queues: list[asyncio.Queue[Event | None]] = []
@@ -119,6 +131,17 @@ class FakeSession:
     def push_to_talk(self, down: bool | None) -> None:
         self.keys.append(down)
 
+    async def set_voice(self, pitch: float = 0.0, formant: float = 0.0, conversion: str = "") -> None:
+        if conversion not in ("", "singer"):
+            raise NotFound("voice_conversion_unknown", "There is no such conversion; there is singer.")
+        self.voices.append((pitch, formant, conversion))
+
+    def heard_by_viewer(self, turn_id: int, at_s: float) -> None:
+        self.heard_turns.append((turn_id, at_s))
+
+    def transcript(self) -> list[Line]:
+        return self.lines
+
     def act(self, name: str) -> None:
         if name != "nod":
             raise NotFound("action_unknown", "This avatar has no such action; it has: nod.")
@@ -140,6 +163,12 @@ class FakeSession:
 
     def set_listening(self, on: bool) -> None:
         self.listening = on
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
 
     async def interrupt(self) -> Playback:
         self.interrupts += 1
@@ -189,12 +218,16 @@ class FakeStage:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.metrics = EngineMetrics()
-        self.cards = {
-            name: AvatarCard(name, name.title(), (SIZE, SIZE), "CC0-1.0", "made for a test", True)
-            for name in ("ada", "bob")
-        }
+        self.library = Library(Path(os.devnull), config.data_dir / "avatars")
+        self.cards = self.library.cards
+        for name in ("ada", "bob"):
+            self.cards[name] = AvatarCard(name, name.title(), (SIZE, SIZE), "CC0-1.0", "made for a test", True)
         self.default = "ada"
         self.sessions: list[FakeSession] = []
+        self.manners: list[Manner] = []
+        self.language_models = LanguageModels(config)
+        self.voice_conversions = ["singer"]
+        self.stages = VoiceStages(config.weights_dir)
         self.fail_with: Exception | None = None
         self.closed = False
         self.restores = True
@@ -210,16 +243,30 @@ class FakeStage:
             raise NotFound("avatar_unknown", "There is no such avatar.")
         return name
 
-    async def create_session(self, name: str, quality: Quality | None = None) -> FakeSession:
+    def character(self, name: str) -> Character:
+        return character_of(self.cards[name].persona, self.cards[name].title, self.config)
+
+    async def create_session(self, name: str, wishes: Wishes = NO_WISHES) -> tuple[FakeSession, Manner]:
         if self.fail_with is not None:
             raise self.fail_with
-        self.sessions.append(FakeSession(self.config.max_text_chars))
-        self.sessions[-1].asked = self.config.quality if quality is None else quality
-        return self.sessions[-1]
+        session = FakeSession(self.config.max_text_chars)
+        session.asked = self.config.quality if wishes.quality is None else wishes.quality
+        manner = Manner(
+            self.character(name), History(), self.language_models, wishes.style, wishes.language_model
+        )
+        self.sessions.append(session)
+        self.manners.append(manner)
+        return session, manner
+
+    def forget(self, name: str) -> None:
+        self.library.drop(name)
 
     async def poster(self, name: str) -> Poster:
         data = cv2.imencode(".jpg", make_frame(1).image)[1].tobytes()
         return Poster(data, hashlib.sha256(data).hexdigest()[:24])
+
+    async def thumbnail(self, name: str) -> bytes:
+        return cv2.imencode(".webp", make_frame(1).image)[1].tobytes()
 
     async def aclose(self) -> None:
         self.closed = True

@@ -405,7 +405,7 @@ async def test_what_does_not_exist_is_not_found(server, method, path):
     [
         ("GET", "/offer", "POST"),
         ("PUT", "/sessions/x/say", "POST"),
-        ("POST", "/avatars", "GET"),
+        ("PUT", "/avatars", "POST"),
         ("DELETE", "/healthz", "GET"),
         ("POST", "/index.html", "GET"),
     ],

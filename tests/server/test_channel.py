@@ -7,7 +7,14 @@ import json
 
 import pytest
 
+from engine.config import Config
+from engine.conversation.discover import Found
+from engine.conversation.history import History
+from engine.persona import Persona
 from server.channel import LABEL, ControlChannel
+from server.character import character_of
+from server.language_models import LanguageModels
+from server.manner import Manner
 from tests.server.fakes import FakeSession
 from tests.server.serving import eventually
 
@@ -33,14 +40,18 @@ class FakeChannel:
 @pytest.fixture
 async def channel():
     session, channel = FakeSession(), FakeChannel()
-    control = ControlChannel(session, "id")
+    models = LanguageModels(Config())
+    models.offer([Found("Ollama", "http://127.0.0.1:11434/v1", ("llama3.2",))])
+    manner = Manner(character_of(Persona(), "Ada", Config()), History(), models)
+    control = ControlChannel(session, manner, "id")
     running = asyncio.create_task(control.run())
     await asyncio.sleep(0)
     control.attach(channel)
-    channel.session = session
+    channel.session, channel.manner = session, manner
     yield channel
     await session.aclose()
     await running
+    await models.aclose()
 
 
 async def test_the_first_message_tells_the_quality(channel):
@@ -88,3 +99,45 @@ async def test_a_wrong_command_of_a_conversation_is_refused(channel, command):
     channel.say(**command)
     await eventually(lambda: channel.of("error"))
     assert channel.of("error")[0]["code"] == "invalid_request" and not channel.session.asked_texts
+
+
+async def test_style_and_language_model_change_how_the_session_is_answered(channel):
+    channel.say(type="style", name="teacher")
+    channel.say(type="language_model", id="ollama/llama3.2")
+    await eventually(lambda: len(channel.of("accepted")) == 2)
+    assert (channel.manner.style, channel.manner.language_model) == ("teacher", "ollama/llama3.2")
+    assert channel.of("accepted") == [
+        {"type": "accepted", "command": "style", "name": "teacher"},
+        {"type": "accepted", "command": "language_model", "id": "ollama/llama3.2"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ({"type": "style", "name": "pirate"}, "style_unknown"),
+        ({"type": "style"}, "invalid_request"),
+        ({"type": "language_model", "id": "http://127.0.0.1:11434"}, "language_model_unknown"),
+        ({"type": "voice", "pitch": 13}, "invalid_request"),
+        ({"type": "voice", "pitch": "3"}, "invalid_request"),
+        ({"type": "voice", "conversion": "nobody"}, "voice_conversion_unknown"),
+        ({"type": "heard", "turn_id": 1}, "invalid_request"),
+        ({"type": "heard", "turn_id": 1, "server_ms": float("nan")}, "invalid_request"),
+    ],
+)
+async def test_a_wrong_choice_is_refused_and_changes_nothing(channel, command, code):
+    channel.say(**command)
+    await eventually(lambda: channel.of("error"))
+    assert channel.of("error")[0]["code"] == code
+    assert (channel.manner.style, channel.manner.language_model) == ("natural", "host")
+    assert not channel.session.voices and not channel.session.heard_turns
+
+
+async def test_the_voice_is_changed_and_what_the_page_heard_reaches_the_session(channel):
+    channel.say(type="voice", pitch=-2, formant=1.5, conversion="singer")
+    channel.say(type="voice")
+    channel.say(type="heard", turn_id=3, server_ms=1500)
+    await eventually(lambda: len(channel.of("accepted")) == 3)
+    assert channel.session.voices == [(-2, 1.5, "singer"), (0, 0, "")]
+    assert channel.session.heard_turns == [(3, 1.5)]
+    assert [answer["command"] for answer in channel.of("accepted")] == ["voice", "voice", "heard"]

@@ -112,5 +112,5 @@ def test_servers_keep_their_credentials():
 )
 def test_a_host_with_nothing_but_loopback_lists_it(monkeypatch, addresses, listed):
     monkeypatch.setattr(signaling, "_aioice_host_addresses", lambda ipv4, ipv6: addresses)
-    signaling._allow_loopback_only_hosts()
+    signaling.allow_loopback_only_hosts()
     assert aioice.ice.get_host_addresses(True, True) == listed

@@ -65,15 +65,15 @@ async def test_few_avatars_stay_loaded_and_never_one_that_a_session_shows_goes(t
         write_avatar(tmp_path / name, tiny_avatar(name=name))
     stage = await Stage.open(Config(avatars_dir=tmp_path, render_threads=1), EngineMetrics())
     try:
-        shown = await stage.create_session(names[1])
+        shown, _ = await stage.create_session(names[1])
         for name in names[2:]:
-            await (await stage.create_session(name)).aclose()
+            await (await stage.create_session(name))[0].aclose()
             gc.collect()
         assert len(stage._avatars) == stage_module.AVATARS_KEPT
         assert set(stage._avatars) == {names[0], names[1], *names[-2:]}, "the default, the shown, the newest"
-        again = await stage.create_session(names[1])
+        again, _ = await stage.create_session(names[1])
         assert again.avatar is shown.avatar
-        several = [await stage.create_session(name) for name in names]
+        several = [(await stage.create_session(name))[0] for name in names]
         assert set(stage._avatars) == set(names), "all in use"
         assert len(several) == len(names)
     finally:

@@ -11,19 +11,27 @@ from engine.avatar.bundle import Avatar
 from engine.clock import FRAME_S, FrameClock
 from engine.session import Session, SessionLimits
 from engine.types import AvatarFrame, Event
+from engine.voice_stages import VoiceStages
 from tests.fakes import FakeLipSync, FakeVoice, VirtualRenderer, VirtualTime
 
 
 class Stage:
     """A started session on virtual time, with everything that came out of it."""
 
-    def __init__(self, avatar: Avatar, lipsync: FakeLipSync, time: VirtualTime, limits: SessionLimits) -> None:
+    def __init__(
+        self,
+        avatar: Avatar,
+        lipsync: FakeLipSync,
+        time: VirtualTime,
+        limits: SessionLimits,
+        stages: VoiceStages | None = None,
+    ) -> None:
         self.time = time
         self.lipsync = lipsync
         self.renderer = VirtualRenderer(lipsync, time)
         self.voice = FakeVoice(time_source=time)
         self.clock = FrameClock(source=time)
-        self.session = Session(avatar, self.renderer, self.voice, clock=self.clock, limits=limits)
+        self.session = Session(avatar, self.renderer, self.voice, clock=self.clock, limits=limits, stages=stages)
         self.frames: list[AvatarFrame] = []
         self.at_s: list[float] = []
         self.events: list[Event] = []

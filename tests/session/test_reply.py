@@ -1,11 +1,12 @@
 import asyncio
 
+import numpy as np
 import pytest
 
-from engine.conversation.tts.base import Word
+from engine.conversation.tts.base import SpeechPiece, Word
 from engine.reply import heard_text
 from engine.speech import Caption
-from tests.session.stage import Stage, spoken
+from tests.session.stage import Stage, sound, spoken
 
 
 async def test_sentences_are_heard_in_order_while_later_ones_are_added(stage: Stage) -> None:
@@ -49,6 +50,26 @@ async def test_a_reply_that_nobody_feeds_ends_with_the_session(stage: Stage) -> 
     await stage.session.aclose()
     await asyncio.sleep(0)
     assert reply.played_out
+
+
+async def test_sound_that_is_there_already_is_heard_as_it_is_with_its_captions(stage: Stage) -> None:
+    reply = stage.session.open_reply()
+    rate = 24_000
+    for number in range(10):
+        if number in (0, 5):
+            reply.add(Caption(f"half {number}", 100 * number, 100 * number + 500))
+        reply.add(SpeechPiece(np.full(rate // 10, 1000, np.int16), rate, "", more=True))
+    reply.add(SpeechPiece(np.zeros(0, np.int16), rate, ""))
+    await stage.run(8)
+    assert 0 < reply.heard_ms < 1000 and reply.heard_text in ("half", "half 0")
+    reply.end()
+    await stage.run(40)
+    assert reply.heard_ms == 1000 and reply.heard_text == "half 0 half 5" and reply.played_out
+    assert [caption["text"] for caption in stage.of("caption")] == ["half 0", "half 5"]
+    assert not stage.voice.spoken and len(spoken(stage.frames)) == 25
+    assert abs(np.median(sound(spoken(stage.frames))) - 1000) < 5
+    reply.time([Caption("better", 0, 1000)])
+    assert reply.heard_text == "better"
 
 
 async def test_what_waits_behind_a_reply_is_said_after_it(stage: Stage) -> None:

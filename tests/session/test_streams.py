@@ -3,8 +3,8 @@ import asyncio
 import numpy as np
 import pytest
 
+from engine.agenda import STREAM_PATIENCE_S
 from engine.errors import Closed
-from engine.session import STREAM_PATIENCE_S
 from engine.types import FPS, FRAME_SAMPLES
 from tests.fakes import babble, is_silent, mouth_height, silence, tone
 from tests.session.stage import Stage, sound, spoken

@@ -194,3 +194,9 @@ def test_room_is_checked_where_the_folder_will_lie(tmp_path: Path) -> None:
     check_space(tmp_path / "not" / "yet" / "there", 1)
     with pytest.raises(DiskFull, match="MB free"):
         check_space(tmp_path / "not" / "yet" / "there", 1 << 60)
+
+
+def test_voices_are_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "singer").mkdir()
+    (tmp_path / "singer" / "weights.toml").write_text('kind = "so-vits"\n', "utf-8")
+    assert list_weights(tmp_path) == {}

@@ -39,7 +39,8 @@ _COLOUR_OF_TURN_S = 10.0
 _COLOUR_MEMORY_S = 5.0  # earlier turns weigh as much as so much sound of this one
 
 # Speech, also noisy and reverberant, lies on the right side of each line; noise, music, hum and calls beyond one.
-_LEAST_POSTERIOR = 0.35
+_LEAST_POSTERIOR, _LEAST_POSTERIOR_OF_MANY = 0.35, 0.15
+_MANY_WORDS = 4  # that fit otherwise are hardly found in anything but speech, however unsure each of them is
 _LONGEST_WORD_S = 0.75  # mean over a turn
 _WORST_FIT, _BEST_FIT = -60.0, -16.0  # what fits everything perfectly is a steady tone
 
@@ -270,7 +271,8 @@ def transcript_of(hypothesis: Hypothesis, final: bool) -> Transcript:
     """Words with their confidence; an empty text for what is hardly any."""
     words = hypothesis.text.split()
     drawn_out = hypothesis.frames / FRAMES_PER_S > _LONGEST_WORD_S * len(words)
-    doubtful = hypothesis.posterior is not None and hypothesis.posterior < _LEAST_POSTERIOR
+    least = _LEAST_POSTERIOR if len(words) < _MANY_WORDS else _LEAST_POSTERIOR_OF_MANY
+    doubtful = hypothesis.posterior is not None and hypothesis.posterior < least
     if not words or drawn_out or doubtful or not _WORST_FIT < hypothesis.fit < _BEST_FIT:
         return Transcript("", final, "en", 0.0 if final else None)
     confidence = None if hypothesis.posterior is None else round(min(1.0, hypothesis.posterior), 2)

@@ -16,8 +16,9 @@ import unicodedata
 from collections.abc import AsyncGenerator, Sequence
 
 from engine.conversation.llm.base import Message
-from engine.conversation.llm.host_lines import LANGUAGES, Language
+from engine.conversation.llm.host_lines import LANGUAGES
 
+DEFAULT_NAME = "Visavis"
 MAX_REPEATED_CHARS = 160
 
 _PIECE = re.compile(r"\s*[^\s。！？]+[。！？]?|[。！？]")
@@ -29,13 +30,15 @@ _LETTERS = re.compile(r"[^\w]+|_")
 class ScriptedHost:
     """Greets, says what it is, answers a few questions about itself, repeats the rest."""
 
-    def __init__(self, language: str = "") -> None:
+    def __init__(self, language: str = "", name: str = "") -> None:
         """Makes a host.
 
         Args:
             language: of the greeting, and of replies to what belongs to no known language, such as "de" or "de-AT";
                 English where it is empty or not spoken.
+            name: what it calls itself; that of the project where it is empty.
         """
+        self._name = name or DEFAULT_NAME
         base = re.split(r"[-_+]", language.lower())[0]
         self._language = {"cmn": "zh"}.get(base, base) if base in (*LANGUAGES, "cmn") else "en"
 
@@ -51,7 +54,7 @@ class ScriptedHost:
     def _answer(self, messages: Sequence[Message]) -> str:
         said = [message.text for message in messages if message.role == "user"]
         if not said:
-            return _line(LANGUAGES[self._language], "greeting", 0)
+            return self._line(self._language, "greeting", 0)
         heard = " ".join(said[-1].split())
         code, topic = matched = self._match(heard)
         if topic == "again":
@@ -59,7 +62,13 @@ class ScriptedHost:
             if earlier:
                 return earlier[-1]
         before = sum(self._match(text) == matched for text in said[:-1])
-        return _line(LANGUAGES[code], topic, before, heard)
+        return self._line(code, topic, before, heard)
+
+    def _line(self, code: str, topic: str, number: int, heard: str = "") -> str:
+        lines, how = LANGUAGES[code].lines[topic], LANGUAGES[code].lines["how"][0]
+        # Replaced in this order, so that braces in what was heard stay what they are.
+        line = lines[number % len(lines)].replace("{how}", how).replace("{name}", self._name)
+        return line.replace("{heard}", _shortened(heard))
 
     def _match(self, text: str) -> tuple[str, str]:
         """Language and topic of what was said."""
@@ -68,12 +77,6 @@ class ScriptedHost:
             return code, "empty"
         patterns = LANGUAGES[code].patterns.items()
         return code, next((topic for topic, pattern in patterns if re.search(pattern, words)), "unknown")
-
-
-def _line(language: Language, topic: str, number: int, heard: str = "") -> str:
-    lines, how = language.lines[topic], language.lines["how"][0]
-    # Replaced in this order, so that braces in what was heard stay what they are.
-    return lines[number % len(lines)].replace("{how}", how).replace("{heard}", _shortened(heard))
 
 
 def _shortened(heard: str) -> str:

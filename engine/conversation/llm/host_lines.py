@@ -5,7 +5,8 @@ Place in the flow: ``ScriptedHost`` picks a language and a topic by these patter
 Invariants:
     * every language has the topics in ``NEEDED``; a topic that a language lacks falls to "unknown";
     * patterns see lower-case words with single blanks and no punctuation; the first topic that matches wins;
-    * lines are sentences to be spoken; ``{heard}`` stands for what was understood.
+    * lines are sentences to be spoken: names of options and values that only the eye can take in are left to the
+      readme; ``{heard}`` stands for what was understood, ``{name}`` for what the host is called.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ ENGLISH = Language(
     },
     lines={
         "greeting": (
-            "Hello, I am Visavis. I can hear you, and you can interrupt me whenever you like. Ask me what I can do.",
-            "Hi there! I am Visavis, a face for voices. Say something, or ask me what I am.",
+            "Hello, I am {name}. I can hear you, and you can interrupt me whenever you like. Ask me what I can do.",
+            "Hi there! I am {name}, a face for voices. Say something, or ask me what I am.",
         ),
         "hello": (
             "Hello! Nice to see you. Well, to hear you.",
@@ -71,7 +72,7 @@ ENGLISH = Language(
             "Fine, thanks. I have a face and a voice; all I lack is a language model.",
         ),
         "self": (
-            "I am Visavis, a talking head. I listen, I speak, and my lips follow every sound. What I am not is"
+            "I am {name}, a talking head. I listen, I speak, and my lips follow every sound. What I am not is"
             " clever: I answer from a short script, because no language model is configured.",
             "A drawn face with a voice, running on this very machine. No real person, and no language model yet"
             " either. I know a few answers by heart, and this is one of them.",
@@ -92,9 +93,8 @@ ENGLISH = Language(
             "I would love one. {how}",
         ),
         "how": (
-            "Start a local one such as Ollama, or take any OpenAI-compatible service. Set VISAVIS_LLM to openai,"
-            " VISAVIS_LLM_URL to its address, VISAVIS_LLM_MODEL to the name of the model, and VISAVIS_LLM_KEY if it"
-            " needs a key. Then start me again.",
+            "Start one such as Ollama, or take a service that speaks like OpenAI's, and tell me its address and the"
+            " name of the model. The readme shows the line to type.",
         ),
         "face": (
             "Start me with the option avatar and a name: maya, leo, amara or kenji. The command avatar create makes"
@@ -103,10 +103,9 @@ ENGLISH = Language(
             " turns a photo into a fifth.",
         ),
         "voice": (
-            "Set VISAVIS_VOICE_NAME, for example to en-gb, to de, or to fr+f2. A speech service can lend me a better"
-            " voice: the readme tells how.",
-            "Gladly. The option voice name takes a language and a variant, such as en-gb+m3. With a speech service I"
-            " sound better still.",
+            "The option voice name chooses one, by its language. A speech service can lend me a better voice: the"
+            " readme tells how.",
+            "Gladly. The option voice name takes a language and a variant. With a speech service I sound better still.",
         ),
         "joke": (
             "A talking head walks into a bar. Well, not walks.",
@@ -148,10 +147,10 @@ GERMAN = Language(
         "hello": r"^(hallo|guten (tag|morgen|abend)|servus|moin)\b",
     },
     lines={
-        "greeting": ("Hallo, ich bin Visavis. Sie können mich jederzeit unterbrechen. Fragen Sie mich, was ich kann.",),
+        "greeting": ("Hallo, ich bin {name}. Sie können mich jederzeit unterbrechen. Fragen Sie mich, was ich kann.",),
         "hello": ("Hallo! Schön, Sie zu hören.", "Guten Tag! Fragen Sie mich ruhig, was ich kann."),
         "self": (
-            "Ich bin Visavis, ein sprechender Kopf. Ich antworte aus einem kleinen Skript, denn es ist kein"
+            "Ich bin {name}, ein sprechender Kopf. Ich antworte aus einem kleinen Skript, denn es ist kein"
             " Sprachmodell eingerichtet.",
         ),
         "makers": ("Das Projekt Visavis. Meine Gesichter zeigen niemanden, den es gibt, und sind frei, unter CC0.",),
@@ -161,13 +160,13 @@ GERMAN = Language(
         ),
         "model": ("Es ist kein Sprachmodell eingerichtet. {how}",),
         "how": (
-            "Setzen Sie VISAVIS_LLM auf openai, VISAVIS_LLM_URL auf die Adresse von Ollama oder einem anderen"
-            " OpenAI-kompatiblen Dienst und VISAVIS_LLM_MODEL auf den Namen des Modells. Dann starten Sie mich neu.",
+            "Starten Sie eines wie Ollama, oder nehmen Sie einen Dienst, der wie OpenAI spricht, und nennen Sie mir"
+            " seine Adresse und den Namen des Modells. Wie das geht, steht im Readme.",
         ),
         "face": (
             "Die Option avatar wählt: maya, leo, amara oder kenji. Aus einem Foto macht avatar create ein neues.",
         ),
-        "voice": ("Setzen Sie VISAVIS_VOICE_NAME, zum Beispiel auf de+m3.",),
+        "voice": ("Die Option voice name wählt eine andere, nach ihrer Sprache. Mehr steht im Readme.",),
         "thanks": ("Gern geschehen.", "Bitte sehr."),
         "bye": ("Auf Wiedersehen!", "Bis bald!"),
         "empty": ("Das habe ich nicht verstanden. Sagen Sie es bitte noch einmal?", "Wie bitte?"),
@@ -197,11 +196,11 @@ FRENCH = Language(
     },
     lines={
         "greeting": (
-            "Bonjour, je suis Visavis. Vous pouvez m’interrompre à tout moment. Demandez-moi ce que je sais faire.",
+            "Bonjour, je suis {name}. Vous pouvez m’interrompre à tout moment. Demandez-moi ce que je sais faire.",
         ),
         "hello": ("Bonjour ! Ravi de vous entendre.", "Bonjour ! Demandez-moi ce que je sais faire."),
         "self": (
-            "Je suis Visavis, une tête parlante. Je réponds d’après un petit scénario, car aucun modèle de langage"
+            "Je suis {name}, une tête parlante. Je réponds d’après un petit scénario, car aucun modèle de langage"
             " n’est configuré.",
         ),
         "makers": ("Le projet Visavis. Mes visages ne montrent aucune personne réelle et sont libres, sous CC0.",),
@@ -211,13 +210,13 @@ FRENCH = Language(
         ),
         "model": ("Aucun modèle de langage n’est configuré. {how}",),
         "how": (
-            "Réglez VISAVIS_LLM sur openai, VISAVIS_LLM_URL sur l’adresse d’Ollama ou d’un autre service compatible"
-            " OpenAI, et VISAVIS_LLM_MODEL sur le nom du modèle. Puis relancez-moi.",
+            "Lancez-en un comme Ollama, ou prenez un service compatible avec OpenAI, et donnez-moi son adresse et le"
+            " nom du modèle. Le fichier readme montre la ligne à taper.",
         ),
         "face": (
             "L’option avatar choisit : maya, leo, amara ou kenji. La commande avatar create en fait un d’une photo.",
         ),
-        "voice": ("Réglez VISAVIS_VOICE_NAME, par exemple sur fr+f2.",),
+        "voice": ("L’option voice name en choisit une autre, par sa langue. Le fichier readme dit comment.",),
         "thanks": ("Je vous en prie.", "Avec plaisir."),
         "bye": ("Au revoir !", "À bientôt !"),
         "empty": ("Pardon, je n’ai pas compris. Pouvez-vous répéter ?", "Pardon ?"),
@@ -245,10 +244,10 @@ SPANISH = Language(
         "hello": r"^(hola|buenos días|buenas (tardes|noches))\b",
     },
     lines={
-        "greeting": ("Hola, soy Visavis. Puede interrumpirme cuando quiera. Pregúnteme qué sé hacer.",),
+        "greeting": ("Hola, soy {name}. Puede interrumpirme cuando quiera. Pregúnteme qué sé hacer.",),
         "hello": ("¡Hola! Me alegra oírle.", "¡Hola! Pregúnteme qué sé hacer."),
         "self": (
-            "Soy Visavis, una cabeza parlante. Respondo con un pequeño guion, porque no hay ningún modelo de"
+            "Soy {name}, una cabeza parlante. Respondo con un pequeño guion, porque no hay ningún modelo de"
             " lenguaje configurado.",
         ),
         "makers": ("El proyecto Visavis. Mis caras no muestran a nadie real y son libres, bajo CC0.",),
@@ -258,11 +257,11 @@ SPANISH = Language(
         ),
         "model": ("No hay ningún modelo de lenguaje configurado. {how}",),
         "how": (
-            "Ponga VISAVIS_LLM en openai, VISAVIS_LLM_URL en la dirección de Ollama o de otro servicio compatible"
-            " con OpenAI, y VISAVIS_LLM_MODEL en el nombre del modelo. Luego vuelva a iniciarme.",
+            "Inicie uno como Ollama, o tome un servicio compatible con OpenAI, y deme su dirección y el nombre del"
+            " modelo. El archivo readme muestra la línea que hay que escribir.",
         ),
         "face": ("La opción avatar elige: maya, leo, amara o kenji. La orden avatar create crea una de una foto.",),
-        "voice": ("Ponga VISAVIS_VOICE_NAME, por ejemplo, en es+f2.",),
+        "voice": ("La opción voice name elige otra, por su idioma. El archivo readme dice cómo.",),
         "thanks": ("De nada.", "Con mucho gusto."),
         "bye": ("¡Adiós!", "¡Hasta pronto!"),
         "empty": ("Perdón, no le he entendido. ¿Puede repetirlo?", "¿Cómo dice?"),
@@ -288,18 +287,18 @@ CHINESE = Language(
         "hello": r"^(你好|您好|嗨|早上好|晚上好)",
     },
     lines={
-        "greeting": ("你好，我是 Visavis。你随时可以打断我。问问我能做什么吧。",),
+        "greeting": ("你好，我是 {name}。你随时可以打断我。问问我能做什么吧。",),
         "hello": ("你好！很高兴听到你的声音。", "你好！问问我能做什么吧。"),
-        "self": ("我是 Visavis，一个会说话的头像。我只会照着一个小剧本回答，因为还没有配置语言模型。",),
+        "self": ("我是 {name}，一个会说话的头像。我只会照着一个小剧本回答，因为还没有配置语言模型。",),
         "makers": ("我来自 Visavis 项目。我的脸不是任何真人，可以自由使用，许可是 CC0。",),
         "abilities": ("我会听，会回答，你一打断我就停下。你可以问我是谁，或者怎样更换我的脸、声音和语言模型。",),
         "model": ("还没有配置语言模型。{how}",),
         "how": (
-            "请把 VISAVIS_LLM 设为 openai，把 VISAVIS_LLM_URL 设为 Ollama 或其他兼容 OpenAI 的服务的地址，"
-            "把 VISAVIS_LLM_MODEL 设为模型的名字，然后重新启动我。",
+            "请启动一个模型，比如 Ollama，或者使用兼容 OpenAI 的服务，再把它的地址和模型的名字告诉我。"
+            "具体怎么写，请看说明文件。",
         ),
         "face": ("用 avatar 选项来选择：maya、leo、amara 或 kenji。avatar create 命令可以用照片做一个新的。",),
-        "voice": ("请设置 VISAVIS_VOICE_NAME，例如 zh。",),
+        "voice": ("用 voice name 选项按语言来选择。具体怎么写，请看说明文件。",),
         "thanks": ("不客气。", "不用谢。"),
         "bye": ("再见！", "下次见！"),
         "empty": ("对不起，我没听清。请再说一遍好吗？", "你说什么？"),

@@ -1,0 +1,1 @@
+"""What clients of other projects expect of a server, said by this one."""

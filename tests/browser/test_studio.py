@@ -1,0 +1,126 @@
+"""The avatar studio in a real browser: from a photo to a live portrait, filming, cancelling, deleting."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+
+from engine.avatar.face_models import model_file
+from engine.errors import BackendFailed
+
+WORK_S = 300.0
+"""An avatar takes ten seconds on an idle machine; the work gives way to everything else, other tests included."""
+EASEL = "document.querySelector('#easel').dataset.view"
+MAYA = Path(__file__).resolve().parents[2] / "avatars" / "maya" / "idle.mp4"
+MARKUP = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def face_models() -> None:
+    try:
+        model_file("face_landmark/face_landmark")
+    except BackendFailed as error:
+        pytest.skip(error.message)
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    """A face of nobody real."""
+    path = tmp_path_factory.mktemp("photo") / "face.jpg"
+    with av.open(str(MAYA)) as video:
+        picture = next(video.decode(video=0)).to_ndarray(format="bgr24")
+    assert cv2.imwrite(str(path), picture)
+    return path
+
+
+def fill(page, photo: Path | None, title: str) -> None:
+    if photo is not None:
+        page.set_input_files("#file", str(photo))
+    page.fill("#title", title)
+    page.check("input[value=synthetic]")
+    page.fill("#sentence", "Hello.")
+
+
+def names(server) -> list[str]:
+    with urllib.request.urlopen(f"{server.url}avatars") as answer:
+        return [card["name"] for card in json.load(answer)["avatars"]]
+
+
+def test_a_photo_becomes_a_portrait_that_speaks_lives_and_can_be_deleted(visit, server, photo):
+    visited = visit("studio")
+    page = visited.page
+    fill(page, photo, MARKUP)
+    page.click("#make")
+    visited.until(f"{EASEL} === 'making'")
+    page.reload()
+    visited.until(f"{EASEL} === 'making'")
+    visited.until(f"{EASEL} === 'made'", WORK_S)
+    assert visited.js("document.querySelector('#result-title').textContent") == MARKUP, "as text, never as markup"
+    visited.until("document.querySelector('#preview').readyState >= 2 && document.querySelector('#preview').videoWidth")
+    assert visited.js("[...document.querySelectorAll('#shelf-list strong')].map(e => e.textContent)") == [MARKUP]
+    assert "img-src-x-onerror-alert-1" in names(server)
+    page.click("#use")
+    page.wait_for_url("**/?avatar=*")
+    visited.until("globalThis.visavis?.state === 'live'")
+    page.goto(f"{server.url}studio")
+    page.wait_for_selector(".card")
+    page.click(".card [aria-label^=Delete]")
+    page.click("#ask >> text=Keep it")
+    page.click(".card [aria-label^=Delete]")
+    page.click("#ask .danger")
+    visited.until("document.querySelector('#shelf').hidden", 30)
+    assert "img-src-x-onerror-alert-1" not in names(server)
+    assert not visited.complaints
+
+
+def test_making_can_be_cancelled_and_nothing_typed_is_lost(visit, server, photo):
+    visited = visit("studio")
+    page = visited.page
+    fill(page, photo, "Zoe")
+    page.click("#make")
+    visited.until("document.querySelector('#stage-title').textContent !== 'Sending'", 60)
+    page.click("#cancel")
+    visited.until(f"{EASEL} === 'chosen'")
+    assert page.input_value("#title") == "Zoe"
+    assert visited.js("document.querySelector('#notice').hidden")
+    assert "zoe" not in names(server)
+
+
+def test_a_film_of_no_face_is_refused_with_a_sentence(visit):
+    visited = visit("studio", microphone=False, permissions=["camera"])
+    page = visited.page
+    fill(page, None, "Nobody")
+    page.click("#film")
+    visited.until(f"{EASEL} === 'camera' || !document.querySelector('#notice').hidden")
+    assert not page.inner_text("#notice").strip()
+    visited.until("document.querySelector('#finder').videoWidth > 0")
+    page.click("#record")
+    visited.until(f"{EASEL} === 'chosen'", 60)
+    assert visited.js("document.querySelector('#finder').srcObject === null"), "the camera is off"
+    page.click("#make")
+    visited.until("!document.querySelector('#notice').hidden", WORK_S)
+    assert "face" in page.inner_text("#notice").lower()
+    assert page.input_value("#title") == "Nobody"
+
+
+def test_a_real_person_needs_a_consent(visit, photo):
+    page = visit("studio").page
+    page.set_input_files("#file", str(photo))
+    page.fill("#title", "Ada")
+    page.click("#make")
+    assert page.evaluate(EASEL) == "chosen"
+    assert page.get_attribute("#consent_who", "aria-invalid") == "true"
+    assert "agreed" in page.inner_text("#make-hint")
+
+
+def test_no_other_page_may_use_the_camera(visit):
+    visited = visit()
+    allowed = "document.featurePolicy.allowsFeature('camera')"
+    assert not visited.js(allowed)
+    visited.page.goto(visited.page.url + "studio")
+    assert visited.js(allowed)
