@@ -189,6 +189,10 @@ class Config(BaseModel):
         "", "Name of added so-vits-svc weights in whose voice the avatar speaks; empty for the voice itself.", "Voice",
         pattern=f"^$|{_NAME}",
     )
+    voice_device: Literal["auto", "cpu", "gpu"] = _option(
+        "auto", "What computes such a voice: cpu, gpu (NVIDIA, with the package onnxruntime-gpu), or auto, a GPU where"
+        " one can be used.", "Voice",
+    )
 
     mode: Literal["converse", "mirror", "say"] = _option(
         "converse", "What becomes of the microphone when a session does not say: converse answers it, mirror repeats it"

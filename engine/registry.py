@@ -22,7 +22,7 @@ from engine.conversation.asr.base import Recogniser
 from engine.conversation.llm.base import LanguageModel
 from engine.conversation.realtime.base import SpeakingService
 from engine.conversation.tts.base import Voice
-from engine.conversation.voice.base import Conversion, VoiceStage
+from engine.conversation.voice.base import Conversion, Device, VoiceStage
 from engine.errors import InvalidInput, NotFound, VisavisError
 from engine.lipsync.base import LipSync
 from engine.restore.base import FaceRestorer
@@ -184,12 +184,24 @@ def create_vocoder(pitch: float, formant: float, *, after: VoiceStage | None = N
     return vocoder if after is None else Chain(after, vocoder)
 
 
-def create_conversion(name: str, /, weights_dir: Path | None = None) -> Conversion:
+def check_voice_device(device: Device, /) -> None:
+    """Tries what voices are to be converted on; call it off the event loop.
+
+    Raises:
+        ConfigInvalid: ``voice_gpu_missing``.
+    """
+    from engine.conversation.voice.runtimes import check_device
+
+    check_device(device)
+
+
+def create_conversion(name: str, /, weights_dir: Path | None = None, device: Device = "auto") -> Conversion:
     """Loads another person's voice; takes seconds, so call it off the event loop.
 
     Args:
         name: a folder of so-vits-svc weights.
         weights_dir: where folders of weights are; the default one when None.
+        device: ``cpu``, ``gpu``, or ``auto``: a GPU where one can be used.
 
     Raises:
         NotFound: ``voice_conversion_unknown``.
@@ -200,9 +212,9 @@ def create_conversion(name: str, /, weights_dir: Path | None = None) -> Conversi
     if folder is None:
         there = ", ".join(voice_conversion_names(weights_dir)) or "none"
         raise NotFound("voice_conversion_unknown", f"There is no voice {name!r} to convert to; there is {there}.")
-    from engine.conversation.voice.so_vits import SoVits
+    from engine.conversation.voice.runtimes import load_voice
 
-    return SoVits.load(folder)
+    return load_voice(folder, device)
 
 
 def voice_conversion_names(weights_dir: Path | None = None) -> list[str]:

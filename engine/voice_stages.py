@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from engine.conversation.voice.base import Conversion, VoiceChange, VoiceStage
-from engine.registry import create_conversion, create_vocoder, voice_conversion_names
+from engine.conversation.voice.base import Conversion, Device, VoiceChange, VoiceStage
+from engine.registry import check_voice_device, create_conversion, create_vocoder, voice_conversion_names
 
 CONVERSIONS_KEPT = 2
 
@@ -32,10 +32,12 @@ class VoiceStages:
 
     Args:
         weights_dir: where folders of weights are; the default one when None.
+        device: what other people's voices are computed on: ``cpu``, ``gpu``, or ``auto``.
     """
 
-    def __init__(self, weights_dir: Path | None = None) -> None:
+    def __init__(self, weights_dir: Path | None = None, device: Device = "auto") -> None:
         self._weights_dir = weights_dir
+        self._device: Device = device
         # The one asked for last is last.
         self._conversions: OrderedDict[str, Conversion] = OrderedDict()
         self._loading = asyncio.Lock()
@@ -44,6 +46,10 @@ class VoiceStages:
     def names(self) -> list[str]:
         """Conversions there are."""
         return voice_conversion_names(self._weights_dir)
+
+    async def check(self) -> None:
+        """Tries the device. Raises ConfigInvalid: ``voice_gpu_missing``."""
+        await _loaded(partial(check_voice_device, self._device))
 
     async def stage(self, change: VoiceChange) -> VoiceStage | None:
         """What makes a change; None where nothing is changed.
@@ -64,7 +70,8 @@ class VoiceStages:
     async def _conversion(self, name: str) -> Conversion:
         async with self._loading:
             if name not in self._conversions:
-                self._conversions[name] = await _loaded(partial(create_conversion, name, self._weights_dir))
+                load = partial(create_conversion, name, self._weights_dir, self._device)
+                self._conversions[name] = await _loaded(load)
             self._conversions.move_to_end(name)
             while len(self._conversions) > CONVERSIONS_KEPT:
                 self._conversions.popitem(last=False)

@@ -27,7 +27,7 @@ from server.conversions import CONVERSIONS, Conversions
 from server.doctor_routes import DOCTOR, Doctor, doctor_routes
 from server.embed import EMBED, Embed, embed_routes
 from server.encoder import EncoderPool
-from server.mattes import Mattes
+from server.mattes import MATTES, Mattes, matte_routes
 from server.metrics import ServerMetrics
 from server.peer import PeerOptions
 from server.services import SERVICES, Services
@@ -84,7 +84,9 @@ def create_app(config: Config, stage: Stage, static_folder: Path = STATIC_FOLDER
     on = config.studio == "on" or (config.studio == "loopback" and is_loopback(config.host))
     app[STUDIO] = studio = Studio(stage, WorkerProcess(config), sessions.shows, enabled=on)
     app.add_routes(routes)
+    app[MATTES] = mattes
     app.add_routes(conversion_routes)
+    app.add_routes(matte_routes)
     app.add_routes(pipecat_routes)
     app.add_routes(whep_routes)
     if config.livetalking == "on" or (config.livetalking == "loopback" and is_loopback(config.host)):

@@ -5,7 +5,8 @@ Place in the flow: ``GET /doctor`` -> page, ``GET /doctor.json`` -> ``python -m 
 
 Invariants:
     * the checks run beside the sessions, at a lower priority, one at a time: whoever asks meanwhile gets its result;
-    * what is found on the server is told to this machine and to holders of an API key, even where access is open;
+    * what is found on the server is told to this machine and to holders of an API key, even where access is open, and
+      to no page of another site;
     * options go to the process through its standard input, so that no key stands in a list of processes.
 """
 
@@ -146,6 +147,9 @@ async def doctor_page(request: web.Request) -> web.Response:
 async def doctor_report(request: web.Request) -> web.Response:
     """What is found on the server, as ``python -m server doctor --json`` prints it."""
     config = request.app[SERVICES].config
+    # It costs time, and a word of each service: no page of another site may have that done, unseen, on this machine.
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        raise AccessDenied("origin_forbidden", "Only this server's own page may have it examined.")
     if not (is_loopback(config.host) and is_local(request)):
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or request.app[ACCESS].keys.find(shown.strip()) is None:

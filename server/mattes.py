@@ -18,11 +18,16 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
+from aiohttp import web
+
 from engine.aio import Tasks
 from engine.avatar.bundle import Avatar
-from engine.avatar.matte_file import MATTE_FILE, Matte, footage_digest, is_matte_of, read_matte
+from engine.avatar.matte import pure_colour
+from engine.avatar.matte_file import MATTE_FILE, Matte, first_matte, footage_digest, is_matte_of, read_matte
 from engine.config import Config
-from engine.errors import BackendFailed
+from engine.errors import BackendFailed, NotFound
 from server.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -69,14 +74,39 @@ class Mattes:
         # Who asked first may leave; others may wait for the same.
         return await asyncio.shield(self._fetching[key])
 
+    async def cutout(self, name: str) -> bytes:
+        """A known avatar's poster before nothing: WebP with transparency; made anew each time, in a few milliseconds.
+
+        Raises:
+            NotFound: ``avatar_unknown``; ``matte_missing``: nobody has asked for another background yet.
+            AvatarInvalid: its footage cannot be read.
+        """
+        folder = self._stage.library.folder(name).absolute()
+        poster = await self._stage.poster(name)
+        return await self._stage.on_file_thread(lambda: self._cut_out(name, folder, poster.jpeg))
+
+    def _cut_out(self, name: str, folder: Path, poster: bytes) -> bytes:
+        path = _found(self._places(name, folder), footage_digest(folder))
+        if path is None:
+            raise NotFound("matte_missing", f"{name} has not been cut out of the background yet.")
+        matte = first_matte(path, name)
+        picture = cv2.imdecode(np.frombuffer(poster, np.uint8), cv2.IMREAD_COLOR)
+        if picture is None or picture.shape[:2] != matte.shape:
+            raise NotFound("matte_missing", f"The matte of {name} does not fit.")
+        _, webp = cv2.imencode(".webp", np.dstack([pure_colour(picture, matte), matte]), [cv2.IMWRITE_WEBP_QUALITY, 90])
+        return webp.tobytes()
+
+    def _places(self, name: str, folder: Path) -> list[Path]:
+        """Where a matte may be: beside the footage, or among the server's own data for what it must not write to."""
+        return [folder / MATTE_FILE, self._config.data_dir.absolute() / "mattes" / f"{name}.mp4"]
+
     async def aclose(self) -> None:
         """Ends what is being made; idempotent."""
         await self._tasks.aclose()
 
     async def _fetch(self, avatar: Avatar, folder: Path, key: tuple[str, str]) -> Matte:
-        shipped = self._config.data_dir.absolute() / "mattes" / f"{avatar.name}.mp4"
-        own = folder / MATTE_FILE
-        path = await self._stage.on_file_thread(lambda: _found([own, shipped], key[1]))
+        own, shipped = places = self._places(avatar.name, folder)
+        path = await self._stage.on_file_thread(lambda: _found(places, key[1]))
         if path is None:
             path = own if self._stage.library.is_made(avatar.name) else shipped
             async with self._making:
@@ -124,6 +154,18 @@ async def _make(name: str, avatars_dir: Path, path: Path) -> None:
     if code != 0:
         logger.warning("the matte of %s could not be made (%d): %s", name, code, said)
         raise _failed(name)
+
+
+MATTES = web.AppKey("mattes", Mattes)
+
+matte_routes = web.RouteTableDef()
+
+
+@matte_routes.get("/avatars/{name}/cutout.webp")
+async def cutout(request: web.Request) -> web.Response:
+    """An avatar at rest before nothing."""
+    webp = await request.app[MATTES].cutout(request.match_info["name"])
+    return web.Response(body=webp, content_type="image/webp", headers={"Cache-Control": "public, max-age=300"})
 
 
 def _failed(name: str) -> BackendFailed:

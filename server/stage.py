@@ -98,7 +98,7 @@ class Stage:
         self.default = config.avatar or default_avatar(shipped or library.cards)
         self._renderer: Renderer | None = None
         self._voices = Voices(config, self.on_file_thread)
-        self.stages = VoiceStages(config.weights_dir)
+        self.stages = VoiceStages(config.weights_dir, config.voice_device)
         self._host: Host | None = None
         # The one asked for last is last.
         self._avatars: OrderedDict[str, Avatar] = OrderedDict()
@@ -135,6 +135,7 @@ class Stage:
 
     async def _load(self) -> None:
         config = self.config
+        await self.stages.check()
         # Independent of each other, and each releases the interpreter lock for most of its time.
         lipsync, restorer, _, avatar, self._host = await asyncio.gather(
             self.on_file_thread(

@@ -49,7 +49,7 @@ def make_thumbnail(idle_loop: Path) -> bytes:
         raise AvatarInvalid("avatar_unreadable", f"The idle loop {idle_loop.parent.name} is empty.")
     animation = cv2.Animation()
     animation.frames = taken + taken[-2:0:-1]
-    animation.durations = np.full(len(animation.frames), PICTURE_MS, np.int32)
+    animation.durations = [PICTURE_MS] * len(animation.frames)
     animation.loop_count = 0
     _, webp = cv2.imencodeanimation(".webp", animation, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     return webp.tobytes()

@@ -125,6 +125,7 @@ head.addEventListener("state", ({ detail }) => {
   arrange();
 });
 head.addEventListener("ending", ({ detail }) => ending.tell(detail));
+for (const sign of ["caption", "transcript", "user_speaking"]) head.addEventListener(sign, () => ending.heard());
 
 addEventListener("online", () => live.state !== "live" && head.connect());
 addEventListener("pagehide", () => {

@@ -5,7 +5,7 @@
  * server by `doctor-connection.js`.
  */
 
-import { missing, policyProblem } from "./embed-policy.js";
+import { missing } from "./embed-policy.js";
 import { finding } from "./doctor-report.js";
 
 const FEATURES = ["microphone", "autoplay", "fullscreen"];
@@ -44,7 +44,8 @@ function frame(framing) {
   if (framing.problem) found.push(finding("origin", "problem", framing.message, originChange(framing.problem)));
   else found.push(finding("origin", "ok", "The page around this frame may show the portrait."));
   if (absent.length) {
-    found.push(finding("policy", absent.includes("microphone") ? "problem" : "warning", policyProblem(absent, FEATURES).message, `<iframe src="…" allow="${FEATURES.join("; ")}">`));
+    const verdict = absent.includes("microphone") ? "problem" : "warning";
+    found.push(finding("policy", verdict, `The page around this frame does not allow: ${absent.join(", ")}.`, `Its iframe needs allow="${FEATURES.join("; ")}".`));
   } else if (document.featurePolicy) {
     found.push(finding("policy", "ok", "The frame may use microphone, sound and the full screen."));
   } else {

@@ -99,13 +99,20 @@ async function connect(pc, video, { avatar, token }, opened) {
   if (!arrived) {
     found.push(finding("first_picture", "problem", "It is connected, but no picture arrives.", "Let UDP pass in both directions all the time, not only at first; or this browser cannot decode what is sent: try --video-codec vp8."));
   } else if (pictureMs > SLOW_MS) {
-    found.push(finding("first_picture", "warning", `The first picture arrived after ${pictureMs} ms.`, "The server may be busy: its speed is told beside."));
+    found.push(finding("first_picture", "warning", `The first picture arrived after ${pictureMs} ms.`, whySlow(gatheredMs, answeredMs)));
   } else {
     found.push(finding("first_picture", "ok", `The first picture arrived after ${pictureMs} ms${codec(report)}.`));
   }
   const offered = [...kinds].sort().join(", ") || "none";
   found.push(finding("candidates", "ok", `This browser offered candidates of these kinds: ${offered}; used: ${route.kinds}.`));
   return found;
+}
+
+/** Where most of a slow start was spent. */
+function whySlow(gatheredMs, answeredMs) {
+  if (answeredMs - gatheredMs > SLOW_MS / 2) return "The server took long to answer: a STUN or TURN server that it cannot reach holds it up, or it is busy.";
+  if (gatheredMs > SLOW_MS / 2) return "This browser waited for a STUN or TURN server that does not answer from here: mend it, or take it out.";
+  return "The way is slow, or the server is busy: its speed is told beside.";
 }
 
 /** Whether a relay can be had: only candidates of that kind are asked for. */

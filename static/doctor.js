@@ -10,7 +10,7 @@
 
 import { lookAtBrowser } from "./doctor-browser.js";
 import { tryConnection } from "./doctor-connection.js";
-import { count, row, text, worst } from "./doctor-report.js";
+import { count, finding, row, text, worst } from "./doctor-report.js";
 import { heardSound, lookAtSound, playSound, tryMicrophone } from "./doctor-sound.js";
 
 const GROUPS = {
@@ -24,7 +24,6 @@ const GROUPS = {
   address: "Address and access",
   network: "Network",
 };
-const HERE = ["browser", "sound", "way"];
 const KEY = "visavis-api-key";
 const COPIED_MS = 2000;
 
@@ -35,23 +34,39 @@ const framed = window !== top;
 const groups = new Map(Object.entries(GROUPS).map(([name, title]) => [name, { title, findings: [] }]));
 /** Page tokens are good once; another check needs the page again. */
 const admission = { avatar: meta("avatar"), token: meta("token"), pageToken: meta("page-token") };
+let key = keptKey();
 let busy = 0;
+
+/** The API key that the studio or this page was given in this tab. */
+function keptKey() {
+  try {
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    // Browsers that keep nothing for frames of other sites refuse even to look.
+    return "";
+  }
+}
 
 async function examine() {
   busy += 1;
   for (const group of groups.values()) group.findings = [];
   $("server").replaceChildren();
   draw();
-  await Promise.all([examineHere(), framed ? null : examineServer()]);
+  await Promise.all([examineHere().catch(unfinished), framed ? null : examineServer()]);
   busy -= 1;
   draw();
+}
+
+/** A check that fails itself is told, and ends neither the page nor the others. */
+function unfinished(error) {
+  put("browser", [finding("unfinished", "warning", `A check of this browser failed itself: ${error.message}`, "Try another browser, and tell us which one this is.")]);
 }
 
 async function examineHere() {
   put("browser", await lookAtBrowser({ problem: meta("problem"), message: meta("message") }));
   put("sound", await lookAtSound());
   if (framed && meta("problem")) return;
-  put("way", await tryConnection($("probe"), { ...admission, key: sessionStorage.getItem(KEY) ?? "" }));
+  put("way", await tryConnection($("probe"), { ...admission, key }));
   $("probe").hidden = true;
 }
 
@@ -61,11 +76,10 @@ async function examineServer() {
   say("server-text", "Its checks take about ten seconds.", true);
   let report;
   try {
-    const key = sessionStorage.getItem(KEY);
     const response = await fetch("doctor.json", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
     report = await response.json();
     if (!response.ok) {
-      say("server-text", report.error.message);
+      say("server-text", response.status === 401 ? "What is found on the server is told to holders of an API key." : report.error.message);
       $("key-form").hidden = response.status !== 401;
       return;
     }
@@ -75,7 +89,7 @@ async function examineServer() {
   }
   $("server-wait").hidden = true;
   for (const name of Object.keys(GROUPS)) {
-    const found = report.findings.filter((finding) => finding.group === name);
+    const found = report.findings.filter((entry) => entry.group === name);
     if (!found.length) continue;
     groups.get(name).findings = found;
     const list = Object.assign(document.createElement("ul"), { id: name, className: "findings" });
@@ -98,8 +112,8 @@ function say(id, words, waiting = false) {
 /** Adds findings to a group; those of the same check go. */
 function put(name, findings) {
   const group = groups.get(name);
-  const checks = new Set(findings.map((finding) => finding.check));
-  group.findings = [...group.findings.filter((finding) => !checks.has(finding.check)), ...findings];
+  const checks = new Set(findings.map((found) => found.check));
+  group.findings = [...group.findings.filter((found) => !checks.has(found.check)), ...findings];
   draw();
 }
 
@@ -115,6 +129,7 @@ function draw() {
   const warnings = count(all, "warning");
   if (problems) return tell(problems === 1 ? "One thing does not work yet" : `${problems} things do not work yet`, "What to change stands below each of them.");
   if (warnings) return tell("It works, and could work better", `${warnings === 1 ? "One thing" : `${warnings} things`} to look at below.`);
+  if (!framed && !groups.get("installation").findings.length) return tell("This side is well", "What the server finds is not known here yet.");
   return tell("All is well", `${all.length} checks, no problem.`);
 }
 
@@ -178,7 +193,8 @@ for (const [id, heard] of [["heard-yes", true], ["heard-no", false]]) {
 
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(KEY, $("key").value.trim());
+  key = $("key").value.trim();
+  sessionStorage.setItem(KEY, key);
   $("key").value = "";
   examine();
 });

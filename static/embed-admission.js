@@ -5,6 +5,8 @@
  * into the page that it gave to this one frame; it is exchanged for one that opens a session, and for the next of its kind.
  */
 
+import { problem } from "./protocol.js";
+
 /** A token that fails so soon after it came with the page does not get better by asking again. */
 const FRESH_MS = 60_000;
 
@@ -20,9 +22,8 @@ export function admit(api, { pageToken, token }) {
       pageToken = answer.page_token;
       return answer;
     } catch (error) {
-      // It stood for longer than its token lasts: the server gives another to a page that it gives again.
-      if (error.status === 401 && performance.now() > FRESH_MS) location.reload();
-      throw error;
+      // It stood for longer than its token lasts. Only the page around can have it loaded again as that page's frame.
+      throw error.status === 401 && performance.now() > FRESH_MS ? problem("page_stale", { status: error.status }) : error;
     }
   };
   // One after the other, for each exchange needs what the last one gave.

@@ -21,7 +21,7 @@ import { FirstSound } from "./first-sound.js";
 import { t, translate } from "./language.js";
 import { Microphone } from "./microphone.js";
 import { Ending, Notice } from "./notice.js";
-import { Problem, problem } from "./protocol.js";
+import { explain, Problem, problem } from "./protocol.js";
 import { Talk } from "./talk.js";
 import "./talking-head.js";
 import { Veil } from "./veil.js";
@@ -142,7 +142,8 @@ const veil = new Veil(
 
 function tellState() {
   const { state, reason, retryAt } = live;
-  bridge.tell("state", { state, reason: reason && failure(reason), retry_in_ms: retryAt ? Math.round(retryAt - performance.now()) : 0 });
+  const why = reason && { ...failure(reason), message: explain(reason, { name }).text };
+  bridge.tell("state", { state, reason: why, retry_in_ms: retryAt ? Math.round(retryAt - performance.now()) : 0 });
 }
 
 head.addEventListener("state", ({ detail }) => {
@@ -338,6 +339,7 @@ const avatar = given("avatar") || query.get("avatar");
 if (avatar) head.setAttribute("avatar", avatar);
 admit(head.api, { pageToken: given("page-token"), token: given("token") });
 setCaptions(query.get("captions") !== "off");
+if (query.has("background")) head.setAttribute("background", query.get("background"));
 // The page around knows by this that the frame is ours, however long the rest takes.
 tellState();
 if (bubble) {

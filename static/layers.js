@@ -11,6 +11,7 @@ import { Background } from "./background.js";
 export class Layers {
   #host;
   #still = document.createElement("canvas");
+  #address = "";
   poster = new Image();
   video = document.createElement("video");
 
@@ -34,6 +35,20 @@ export class Layers {
     video.disablePictureInPicture = true;
     this.background = new Background(host, video, poster, lost);
     video.addEventListener("resize", () => video.videoWidth && shape(this.background.ratio));
+  }
+
+  /** The still shown until the first picture: its URL. Before nothing, it is the one that is cut out. */
+  set address(url) {
+    this.#address = url;
+    const shown = this.background.mode === "transparent" ? url.replace(/poster\.jpg$/, "cutout.webp") : url;
+    if (shown !== this.poster.src) this.poster.src = shown;
+  }
+
+  /** See `Background`. */
+  choose(choice) {
+    const possible = this.background.choose(choice);
+    if (this.#address) this.address = this.#address;
+    return possible;
   }
 
   /** Put them into the host. */

@@ -87,6 +87,11 @@ export class Ending {
     this.#timer = setInterval(() => this.#write(false), SECOND_MS);
   }
 
+  /** Somebody speaks: who was only idle stays, and the server will say so. */
+  heard() {
+    if (this.#reason === "idle") this.clear();
+  }
+
   clear() {
     clearInterval(this.#timer);
     this.#reason = "";

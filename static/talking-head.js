@@ -8,7 +8,7 @@
  * Attributes
  *   avatar   name of the face; the server's first one when left out
  *   server   URL of the server; the page's own folder when left out
- *   background  what is behind the person from the start: filmed, blur, transparent or #rrggbb
+ *   background  what is behind the person: filmed, blur, transparent or #rrggbb
  *
  * Events (none bubbles; `detail` in braces)
  *   state     {state, reason, retryAt}   see peer.js; reason is a Problem or null
@@ -23,6 +23,7 @@
  * Invariants: the picture is never black; what lies under the video is the last frame that was seen, or the poster.
  */
 
+import { MODES } from "./background.js";
 import { ServerClock } from "./clock.js";
 import { Layers } from "./layers.js";
 import { Peer } from "./peer.js";
@@ -65,8 +66,12 @@ export class TalkingHead extends HTMLElement {
   connectedCallback() {
     this.#layers.mount();
     this.api ??= new Api(new URL(this.getAttribute("server") ?? ".", document.baseURI));
-    const wanted = this.getAttribute("background");
-    if (wanted) this.setBackground(wanted.startsWith("#") ? { mode: "colour", colour: wanted } : { mode: wanted });
+  }
+
+  static observedAttributes = ["background"];
+
+  attributeChangedCallback(_name, _before, now) {
+    this.setBackground(now?.startsWith("#") ? { mode: "colour", colour: now } : { mode: MODES.includes(now) ? now : "filmed" });
   }
 
   /** "new", "connecting", "live", "reconnecting", "waiting", "stopped" or "closed". */
@@ -95,7 +100,7 @@ export class TalkingHead extends HTMLElement {
 
   /** The still shown until the first frame: a URL. */
   set poster(url) {
-    this.#layers.poster.src = url;
+    this.#layers.address = url;
   }
 
   /** Connect, or try again now; goes on trying by itself. A second call after `close` starts a new session. */
@@ -207,9 +212,8 @@ export class TalkingHead extends HTMLElement {
    * @returns {boolean} false where this browser cannot change it
    */
   setBackground(choice) {
-    const { background } = this.#layers;
-    const possible = background.choose(choice);
-    const packed = background.mode !== "filmed";
+    const possible = this.#layers.choose(choice);
+    const packed = this.background !== "filmed";
     if (packed || this.#wishes.has("background")) this.#wish({ type: "background", background: packed ? "packed" : "filmed" });
     return possible;
   }

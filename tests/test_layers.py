@@ -117,6 +117,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "engine.conversation.vad", "engine.studio",
         "engine.bench", "engine.evaluate", "server.doctor.devices",
     ),
+    "onnxruntime": ("engine.conversation.voice.ort_network",),
     "faster_whisper": ("engine.conversation.asr.whisper_network",),
     "ctranslate2": ("engine.conversation.asr.whisper_network",),
     "edge_tts": ("engine.conversation.tts.edge",),

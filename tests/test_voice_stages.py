@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.conversation.voice.base import VoiceChange
-from engine.errors import InvalidInput, NotFound
+from engine.errors import ConfigInvalid, InvalidInput, NotFound
 from engine.voice_stages import CONVERSIONS_KEPT, VoiceStages
 from tests.conversation.voice.made_up import save_voice
 
@@ -53,6 +53,17 @@ async def test_an_unknown_voice_is_refused_with_those_that_are_there(tmp_path: P
     with pytest.raises(NotFound, match="there is singer") as caught:
         await VoiceStages(tmp_path).stage(VoiceChange(conversion=name))
     assert caught.value.code == "voice_conversion_unknown"
+
+
+async def test_a_gpu_that_is_not_there_is_told_before_a_voice_is_asked_for(tmp_path: Path):
+    save_voice(tmp_path, "singer")
+    stages = VoiceStages(tmp_path, "gpu")
+    with pytest.raises(ConfigInvalid) as caught:
+        await stages.check()
+    assert caught.value.code == "voice_gpu_missing"
+    with pytest.raises(ConfigInvalid):
+        await stages.stage(VoiceChange(conversion="singer"))
+    await VoiceStages(tmp_path, "auto").check()
 
 
 @pytest.mark.parametrize("semitones", [12.1, -13, float("nan"), float("inf")])

@@ -27,7 +27,7 @@ from engine.avatar.body import Pose
 from engine.avatar.bundle import IDLE_FILE, Avatar
 from engine.avatar.head_move import cross_fade, lean
 from engine.errors import AvatarInvalid, DiskFull
-from engine.picture import add_h264, to_bgr, to_yuv
+from engine.picture import add_h264, to_yuv
 
 MATTE_FILE = "matte.mp4"
 """In an avatar's folder, where it comes with its matte."""
@@ -35,6 +35,7 @@ MATTE_FILE = "matte.mp4"
 _VERSION = "1"
 _MARK = "comment"
 _CRF = 21
+_FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 _JPEG_QUALITY = 92
 
 
@@ -138,14 +139,33 @@ def read_matte(path: Path, avatar: Avatar) -> Matte:
             for frame in container.decode(video=0):
                 if (frame.width, frame.height) != avatar.size or len(pictures) >= avatar.picture_count:
                     break
-                grey = np.ascontiguousarray(to_bgr(frame)[..., 1])
-                _, jpeg = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+                _, jpeg = cv2.imencode(".jpg", _grey(frame), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
                 pictures.append(jpeg.tobytes())
     except (FFmpegError, OSError) as error:
         raise _unreadable(avatar.name) from error
     if len(pictures) != avatar.picture_count:
         raise _unreadable(avatar.name)
     return Matte(avatar, pictures)
+
+
+def first_matte(path: Path, name: str) -> np.ndarray:
+    """(H, W) uint8 matte of the first picture of the avatar called ``name``, without reading the others.
+
+    Raises:
+        AvatarInvalid: ``matte_unreadable``.
+    """
+    try:
+        with av.open(str(path), format="mp4") as container:
+            return _grey(next(container.decode(video=0)))
+    except (FFmpegError, OSError, StopIteration) as error:
+        raise _unreadable(name) from error
+
+
+def _grey(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W) uint8 of a grey picture in limited range; the colours need not be worked out."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)
+    return cv2.LUT(np.ascontiguousarray(rows[: frame.height, : frame.width]), _FULL_RANGE)
 
 
 def _unreadable(name: str) -> AvatarInvalid:

@@ -35,6 +35,7 @@ from server.schemas import TokenRequest
 
 PUBLIC = {
     ("GET", "/avatars"),
+    ("GET", "/avatars/{name}/cutout.webp"),
     ("GET", "/avatars/{name}/poster.jpg"),
     ("GET", "/avatars/{name}/preview.mp4"),
     ("GET", "/avatars/{name}/thumbnail.webp"),

@@ -14,12 +14,14 @@ from urllib.parse import quote
 
 import aiohttp
 
-from engine.errors import BackendFailed, Busy, Closed, InvalidInput, NotFound, VisavisError
+from engine.errors import AccessDenied, BackendFailed, Busy, Closed, InvalidInput, NotFound, VisavisError
 
 TIMEOUT_S = 150.0
 """A large sound file takes a while to decode."""
 
-_ERRORS: dict[int, type[VisavisError]] = {404: NotFound, 409: Closed, 429: Busy, 503: Busy}
+_ERRORS: dict[int, type[VisavisError]] = {
+    401: AccessDenied, 403: AccessDenied, 404: NotFound, 409: Closed, 429: Busy, 503: Busy,
+}  # fmt: skip
 
 
 class Api:

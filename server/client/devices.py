@@ -93,4 +93,7 @@ def _open(kind: str, name: str, callback: Any) -> Any:
             samplerate=PLAYOUT_RATE, channels=1, dtype="int16", blocksize=CHUNK_SAMPLES, callback=callback
         )
     except (sounddevice.PortAudioError, ValueError) as error:
-        raise BackendFailed("sound_device_missing", f"There is no {name} that can be used: {error}.") from error
+        raise BackendFailed(
+            "sound_device_missing",
+            f"There is no {name} that can be used ({error}). In a terminal, --silent and no --mic do without.",
+        ) from error

@@ -66,18 +66,18 @@ class Speaking(MediaStreamTrack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting = np.zeros(0, np.int16)
+        self._unsent = np.zeros(0, np.int16)
         self._pts = 0
         self._started_s: float | None = None
 
     @property
     def waiting_s(self) -> float:
         """How much sound waits to be sent, seconds."""
-        return len(self._waiting) / PLAYOUT_RATE
+        return len(self._unsent) / PLAYOUT_RATE
 
     def push(self, samples: np.ndarray) -> None:
         """Appends (n,) int16 mono at 48 kHz; beyond half a minute the oldest is dropped."""
-        self._waiting = np.concatenate([self._waiting, samples])[-MAX_WAITING_SAMPLES:]
+        self._unsent = np.concatenate([self._unsent, samples])[-MAX_WAITING_SAMPLES:]
 
     async def recv(self) -> av.AudioFrame:
         """The next 20 ms, at its time.
@@ -92,7 +92,7 @@ class Speaking(MediaStreamTrack):
         due_s = self._started_s + self._pts / PLAYOUT_RATE
         await asyncio.sleep(due_s - time.monotonic())
         chunk = np.zeros(CHUNK_SAMPLES, np.int16)
-        taken, self._waiting = self._waiting[:CHUNK_SAMPLES], self._waiting[CHUNK_SAMPLES:]
+        taken, self._unsent = self._unsent[:CHUNK_SAMPLES], self._unsent[CHUNK_SAMPLES:]
         chunk[: len(taken)] = taken
         frame = av.AudioFrame.from_ndarray(chunk.reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate, frame.pts = PLAYOUT_RATE, self._pts

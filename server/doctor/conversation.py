@@ -27,7 +27,7 @@ from engine.conversation.http import Service, Timeouts
 from engine.conversation.llm.base import Message
 from engine.conversation.service_models import model_names
 from engine.conversation.tts.base import Voice
-from engine.errors import BackendFailed, ConfigInvalid, VisavisError
+from engine.errors import BackendFailed, VisavisError
 from engine.registry import REALTIME, create_language_model, create_realtime, create_recogniser, create_vad
 from engine.types import ANALYSIS_RATE
 from server.character import Character, character_of
@@ -87,8 +87,8 @@ async def voice(config: Config, character: Character | None) -> tuple[Finding, n
                 first_ms = first_ms or max(1, round(1000 * (time.monotonic() - started_s)))
                 pieces.append(resample(to_mono_float(piece.samples), piece.sample_rate, ANALYSIS_RATE))
     except VisavisError as error:
-        change = "" if "Check that" in error.message else "Without --voice the built-in espeak speaks."
-        return Finding("voice", _GROUP, "problem", f"The voice {config.voice} fails: {error.message}", change), nothing
+        failed = _failed("voice", "voice", error)
+        return replace(failed, change=failed.change or "Without --voice the built-in espeak speaks."), nothing
     finally:
         await voices.aclose()
     sound = np.concatenate([nothing, *pieces])
@@ -123,7 +123,7 @@ async def recogniser(config: Config, sound: np.ndarray) -> Finding:
             )
         )
     except VisavisError as error:
-        return _failed("recogniser", "The recogniser", config.asr, "asr", error)
+        return _failed("recogniser", "asr", error)
     assert ear is not None, "only none is None"
     silence = np.zeros(round(_SILENCE_S * ANALYSIS_RATE), np.float32)
     started_s = time.monotonic()
@@ -132,7 +132,7 @@ async def recogniser(config: Config, sound: np.ndarray) -> Finding:
         listening.push(np.concatenate([silence, sound, silence]))
         heard = await listening.finish()
     except VisavisError as error:
-        return _failed("recogniser", "The recogniser", config.asr, "asr", error)
+        return _failed("recogniser", "asr", error)
     finally:
         await ear.aclose()
     took_ms = round(1000 * (time.monotonic() - started_s))
@@ -145,7 +145,6 @@ async def language_model(config: Config) -> Finding:
     """Asks what answers in conversations for one word. Args: config: options."""
     question = [Message("user", _ASKED)]
     started_s = time.monotonic()
-    name = "The language model" if config.llm != REALTIME else "The realtime service"
     try:
         if config.llm == REALTIME:
             await _ask_realtime(config, question)
@@ -159,13 +158,14 @@ async def language_model(config: Config) -> Finding:
             finally:
                 await model.aclose()
     except VisavisError as error:
-        return await _with_models(_failed("language_model", name, config.llm, "llm", error), error, config)
+        return await _with_models(_failed("language_model", "llm", error), error, config)
     took_ms = round(1000 * (time.monotonic() - started_s))
     if config.llm == "host":
         told = "A small built-in script answers."
         change = "For a real conversation: --llm openai --llm-url URL --llm-model NAME, for a service or Ollama here."
         return Finding("language_model", _GROUP, "note", told, change)
-    told = f"{name} {config.llm_model or ''}".rstrip() + f" answers; its first words took {took_ms} ms."
+    name = "The language model" if config.llm != REALTIME else "The realtime service"
+    told = f"{name} {config.llm_model}".rstrip() + f" answers; its first words took {took_ms} ms."
     return Finding("language_model", _GROUP, "ok", told, "", {"first_words_ms": took_ms})
 
 
@@ -193,11 +193,11 @@ async def offers(config: Config) -> AsyncIterator[Finding]:
         yield Finding("found_models", _GROUP, "note", told, change)
 
 
-def _failed(check: str, what: str, provider: str, option: str, error: VisavisError) -> Finding:
-    told = f"{what} ({provider}) fails: {error.message}"
-    explained = "Check that" in error.message or isinstance(error, ConfigInvalid)
-    change = "" if explained else _NEXT_STEPS.get(error.code, "").format(option=option)
-    return Finding(check, _GROUP, "problem", told, change)
+def _failed(check: str, option: str, error: VisavisError) -> Finding:
+    """What a provider says went wrong, and apart from that what it says to look at."""
+    said, look_at, option_text = error.message.partition(" Check that ")
+    change = f"{look_at.strip()} {option_text}" if look_at else _NEXT_STEPS.get(error.code, "").format(option=option)
+    return Finding(check, _GROUP, "problem", said, change)
 
 
 _NEXT_STEPS = {

@@ -16,7 +16,7 @@ from engine.bench import stages
 from engine.config import Config, usable_cores
 from engine.errors import AvatarInvalid, VisavisError
 from engine.lipsync.base import LipSync
-from engine.registry import create_conversion, create_lipsync, create_restorer
+from engine.registry import check_voice_device, create_conversion, create_lipsync, create_restorer
 from engine.types import FPS
 from engine.weights.folder import WeightsCard, list_weights
 from server.doctor.report import Figures, Finding, Verdict
@@ -104,6 +104,8 @@ def models(config: Config) -> Iterator[tuple[Finding, LipSync | None]]:
         told = f"The lip-sync model {config.lipsync} loads."
         yield Finding("lipsync", _GROUP, "ok", told, "", {"load_ms": took_ms}), lipsync
     yield _restorer(config), None
+    if config.voice_device == "gpu":
+        yield _voice_device(config), None
     if config.voice_conversion:
         yield _conversion(config), None
     for broken in list_weights(config.weights_dir).values():
@@ -122,9 +124,17 @@ def _restorer(config: Config) -> Finding:
     return Finding("restorer", _GROUP, "ok", "The face restorer loads.")
 
 
+def _voice_device(config: Config) -> Finding:
+    try:
+        check_voice_device(config.voice_device)
+    except VisavisError as error:
+        return Finding("voice_device", _GROUP, "problem", error.message, "Without --voice-device the CPU goes on.")
+    return Finding("voice_device", _GROUP, "ok", "Other people's voices are computed on the GPU.")
+
+
 def _conversion(config: Config) -> Finding:
     try:
-        create_conversion(config.voice_conversion, config.weights_dir)
+        create_conversion(config.voice_conversion, config.weights_dir, config.voice_device)
     except VisavisError as error:
         change = "Correct --voice-conversion, or leave it out."
         return Finding("voice_conversion", _GROUP, "problem", error.message, change)

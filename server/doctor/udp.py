@@ -26,6 +26,8 @@ from server.doctor.report import Figures, Finding
 _GROUP = "network"
 _CONNECT_S = 15.0
 _CONTAINER = (Path("/.dockerenv"), Path("/run/.containerenv"))
+_SLOW_MS = 3000
+"""Finding one's addresses takes milliseconds, and a round trip with STUN and TURN; longer than this, one is dead."""
 _PING = "is anybody there"
 
 
@@ -69,6 +71,9 @@ def reachability(
     """
     public = [address for kind, address in offered if kind != "host" or ipaddress.ip_address(address).is_global]
     told = f"Two peers on this machine met over UDP in {took_ms} ms"
+    if took_ms > _SLOW_MS:
+        change = "Every session waits for a STUN or TURN server that does not answer: mend it, or take it out."
+        return Finding("udp", _GROUP, "warning", f"{told}, which is long.", change, figures)
     if any(kind == "relay" for kind, _ in offered):
         return Finding("udp", _GROUP, "ok", f"{told}; browsers anywhere are offered a relay.", "", figures)
     if is_loopback(config.host) and not config.trusted_proxies:

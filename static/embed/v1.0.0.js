@@ -11,6 +11,7 @@
  *   mic        on, hold (heard while a button is held) or off; on when left out
  *   muted      begin without sound
  *   captions   off hides them
+ *   background what is behind the person: transparent (the page itself), blur or #rrggbb; as filmed when left out
  *   lang       of the controls; the page's own when left out
  *   autostart  the picture moves at once; otherwise when somebody begins
  *   bubble     a round button in the corner of the window ("left": the other one) that opens the portrait
@@ -36,12 +37,13 @@
   const LOAD_MS = 20_000;
   const FEATURES = ["microphone", "autoplay", "fullscreen"];
   /** Attributes that are part of the frame's address: another value is another frame. */
-  const ADDRESS = ["src", "key", "mic", "lang", "bubble"];
+  const ADDRESS = ["src", "key", "mic", "lang", "bubble", "background"];
   const script = document.currentScript?.src;
 
   const STYLE = `
     :host { display: inline-block; position: relative; inline-size: 22.5rem; block-size: 30rem; max-inline-size: 100%; overflow: clip; border-radius: 1.25rem; background: #8883; color-scheme: light dark; }
     :host([hidden]) { display: none; }
+    :host([background="transparent"]:not([bubble])) { background: none; border-radius: 0; }
     iframe { display: block; inline-size: 100%; block-size: 100%; border: 0; }
     .card { box-sizing: border-box; position: absolute; inset: 0; overflow: auto; padding: 1.25rem; background: Canvas; color: CanvasText; font: 0.9375rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
     .card strong { display: block; margin-block-end: 0.5rem; }
@@ -155,7 +157,7 @@
       const server = new URL(address, document.baseURI);
       if (!server.pathname.endsWith("/")) server.pathname += "/";
       const page = new URL("embed", server);
-      for (const name of ["avatar", "key", "mic", "captions"]) if (this.hasAttribute(name)) page.searchParams.set(name, this.getAttribute(name));
+      for (const name of ["avatar", "key", "mic", "captions", "background"]) if (this.hasAttribute(name)) page.searchParams.set(name, this.getAttribute(name));
       for (const name of ["muted", "autostart", "bubble"]) if (this.hasAttribute(name)) page.searchParams.set(name, "");
       const language = this.closest("[lang]")?.lang;
       if (language) page.searchParams.set("lang", language);
@@ -183,7 +185,9 @@
     /** The frame is gone, or nothing comes of it. */
     #leave(why) {
       clearTimeout(this.#watch);
-      this.#ready?.settle.reject(why);
+      this.#ready?.settle?.reject(why);
+      this.#ready = Promise.reject(why);
+      this.#ready.catch(() => {});
       for (const { reject } of this.#calls.values()) reject(why);
       this.#calls.clear();
       this.#frame?.remove();
@@ -263,7 +267,8 @@
       }
       const before = this.#told[type];
       this.#told[type] = detail;
-      if (type === "ready" && before) return;
+      // Both are told again to whoever says hello.
+      if (before && (type === "ready" || (type === "error" && !this.#told.ready))) return;
       if (type === "ready") this.#ready.settle.resolve();
       else if (type === "error" && !this.#told.ready) this.#ready.settle.reject(failure(detail.code, detail.message));
       if (type === "bubble") this.toggleAttribute("data-open", detail.open);
@@ -271,6 +276,8 @@
       if (type === "error" && !this.#told.ready) this.toggleAttribute("data-open", this.hasAttribute("bubble"));
       clearTimeout(this.#watch);
       this.#tell(type, detail);
+      // The server gives a frame that is made again another token.
+      if (type === "error" && detail.code === "page_stale") this.#build();
     };
 
     #tell(type, detail) {

@@ -138,15 +138,19 @@ class Hosting:
         self.host.pages["/"] = (page, headers)
         context = self.browser.new_context(**options)
         self.contexts.append(context)
-        if microphone:
+        # Browsers have no microphones for pages that are neither encrypted nor on this machine.
+        if microphone and name == "localhost":
             context.grant_permissions(["microphone"], origin=origin)
         context.add_init_script(f"if (window === top) {{ {RECORDER} }}")
         if route:
             route(context)
         hosted = Hosted(context.new_page(), origin=origin)
-        hosted.page.on(
-            "console", lambda m: hosted.complaints.append(f"{m.text} {m.location['url']}") if m.type in ("error", "warning") else None
-        )
+
+        def note(message: Any) -> None:
+            if message.type in ("error", "warning"):
+                hosted.complaints.append(f"{message.text} {message.location['url']}")
+
+        hosted.page.on("console", note)
         hosted.page.on("pageerror", lambda error: hosted.complaints.append(str(error)))
         hosted.page.goto(f"{origin}/")
         return hosted

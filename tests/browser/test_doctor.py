@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 DONE = "!document.getElementById('again').disabled"
-DONE_S = 90.0
+DONE_S = 40.0
 """The server measures its speed meanwhile, and test machines are shared."""
 
 HERE = {
@@ -29,10 +29,9 @@ def verdicts(page: Any) -> dict[str, str]:
 def examined(visit, server):
     """The page, with a report of the test's own in place of the server's, when everything was looked at."""
 
-    def open_page(report: dict[str, Any] | None = HERE, **options: Any):
+    def open_page(**options: Any):
         visited = visit("healthz", **options)
-        if report is not None:
-            visited.page.route("**/doctor.json", lambda route: route.fulfill(json=report))
+        visited.page.route("**/doctor.json", lambda route: route.fulfill(json=HERE))
         visited.page.goto(server.url + "doctor")
         visited.until(DONE, DONE_S)
         return visited
@@ -40,8 +39,9 @@ def examined(visit, server):
     return open_page
 
 
-def test_browser_way_and_server_are_looked_at(examined):
-    visited = examined(report=None)
+def test_browser_way_and_server_are_looked_at(visit):
+    visited = visit("doctor")
+    visited.until(DONE, DONE_S)
     found = verdicts(visited.page)
     for check in ("secure_context", "webrtc", "codecs", "clock", "microphone", "connection", "first_picture"):
         assert found[check] == "ok", check
@@ -84,10 +84,10 @@ def test_the_sound_is_asked_for_after_it_was_played(examined):
 
 
 def test_the_report_that_is_copied_holds_everything_and_no_address(examined, server):
-    visited = examined(permissions=["clipboard-read", "clipboard-write"])
+    visited = examined(script="navigator.clipboard.writeText = async (text) => { window.copied = text; };")
     visited.page.click("#copy")
     visited.until("document.getElementById('copy-label').textContent === 'Copied'")
-    text = visited.js("navigator.clipboard.readText()")
+    text = visited.js("copied")
     assert "This browser\n" in text and "warning  <b>Slow</b>.\n           -> Wait." in text
     assert server.url not in text and "127.0.0.1" not in text
 
@@ -105,7 +105,7 @@ def test_a_key_is_asked_for_where_the_server_wants_one(examined, visit):
     visited.page.route("**/tokens", lambda route: route.fulfill(json={"token": "", "ice_servers": []}))
     visited.page.goto(visited.page.url.replace("healthz", "doctor"))
     visited.until(DONE, DONE_S)
-    assert visited.page.locator("#server-text").inner_text() == "A key, please."
+    assert visited.page.locator("#verdict-title").inner_text() == "This side is well"
     visited.page.fill("#key", "vk_right")
     visited.page.click("#key-form button")
     visited.page.wait_for_selector("[data-check=speed]", timeout=30_000)

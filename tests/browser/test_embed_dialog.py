@@ -37,7 +37,9 @@ def test_a_script_that_was_changed_on_the_way_does_not_run(visit, hosted):
 
 def test_it_copies_and_gives_the_keyboard_back(visit):
     visited = opened(visit)
-    visited.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visited.page.context.grant_permissions(
+        ["clipboard-read", "clipboard-write"], origin=visited.page.url.rstrip("/")
+    )
     visited.page.click("#embed-copy")
     visited.until("document.querySelector('#embed-copy').textContent === 'Copied'")
     assert visited.js("navigator.clipboard.readText()") == visited.js(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 
 from server.access.embeds import Embeds
-from tests.browser.test_embed import ELEMENT, SILENT, outcome, seats
+from tests.browser.test_embed import ELEMENT, SILENT, outcome
 
-FRAME = '<iframe src="SERVER/embed?avatar=maya"></iframe>'
+FRAME = '<iframe src="SERVER/embed?avatar=maya" width="360" height="480"></iframe>'
 
 
 def without_referer(context) -> None:
@@ -15,7 +15,7 @@ def without_referer(context) -> None:
 
     def strip(route) -> None:
         headers = {name: value for name, value in route.request.headers.items() if name != "referer"}
-        route.continue_(headers=headers)
+        route.fulfill(response=route.fetch(headers=headers))
 
     context.route("**/embed?*", strip)
 
@@ -27,7 +27,7 @@ def accessible_text(page) -> str:
     return " ".join(n.get("name", {}).get("value", "") for n in nodes if n["role"]["value"] == "StaticText")
 
 
-def test_page_that_is_not_listed_reads_in_the_frame_what_to_change(hosted, server):
+def test_page_that_is_not_listed_reads_in_the_frame_what_to_change(hosted):
     page = hosted.open(SILENT, name="shop.example")
     error = page.until_told("error")
     assert error["code"] == "embed_origin_not_listed" and page.origin in error["message"]
@@ -36,7 +36,7 @@ def test_page_that_is_not_listed_reads_in_the_frame_what_to_change(hosted, serve
     page.page.wait_for_timeout(500)
     assert len(page.told("error")) == 1, "it is told once"
     assert any("embed_origin_not_listed" in line for line in page.complaints), "developers read the console"
-    assert seats(server) == 0
+    assert page.frame().query_selector("button") is None, "there is nothing to press"
 
 
 def test_bubble_that_is_refused_makes_room_for_the_words(hosted):
@@ -76,6 +76,18 @@ def test_frame_without_allow_says_which_attribute_is_missing(hosted):
     frame.fill("#text", "Typing works without it.")
     frame.press("#text", "Enter")
     page.until_true(lambda: frame.evaluate("head.speaking"), "speech")
+
+
+def test_sound_that_the_page_around_may_not_begin_waits_for_a_click(hosted):
+    page = hosted.open(FRAME.replace("maya", "maya&mic=off&autostart"), script=False)
+    said = "([type, member, value]) => said.find((m) => m.data.type === type && m.data.data[member] === value) ?? null"
+    page.until_true(lambda: page.js(said, ["state", "state", "live"]), "the picture")
+    page.js("frames[0].postMessage({ source: 'talking-head', v: 1, type: 'start' }, '*')")
+    page.until_true(lambda: page.js(said, ["sound", "blocked", True]), "silence")
+    page.until_true(lambda: page.js(said, ["error", "code", "autoplay_policy"]), "why")
+    frame = page.frame()
+    frame.click("#sound")
+    page.until_true(lambda: not frame.evaluate("head.muted || head.video.paused"), "sound after a click")
 
 
 def test_visitor_who_blocks_the_microphone_can_type(hosted):
@@ -151,10 +163,11 @@ def test_page_that_stood_too_long_takes_a_new_token(hosted, server):
             head.api.tokens = () => exchange({ page_token: "vp_expired" });
             const now = performance.now.bind(performance);
             performance.now = () => now() + 3_600_000;
-            window.old = true;
         }"""
     )
+    page.js("said.length = 0")
     frame.click("#begin")
-    page.until_true(lambda: frame.evaluate("window.old === undefined && document.readyState === 'complete'"), "anew")
-    frame.click("#begin")
+    page.until_told("error", code="page_stale")
+    page.until_true(lambda: page.js("said.some(({ data }) => data.type === 'ready')"), "the page anew")
+    page.frame().click("#begin")
     page.until_live()

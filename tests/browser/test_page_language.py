@@ -17,23 +17,25 @@ WORDS_OF_THE_PAGE = [
     "waterfall",
 ]  # fmt: skip
 SEEN = """() => {
-    const own = "code, kbd, h1, select, output, #name, #faces-list, #figures, #debug, #transcript, #status-text";
+    const own = "code, kbd, h1, select, output, #name, #faces-list, #figures, #debug, #transcript, #status-text, "
+        + "#veil[hidden]";
+    const foreign = (text) => /[A-Za-z]{3,}/.test(text) && !/[\\u4e00-\\u9fff]/.test(text);
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     const found = [];
     while (walker.nextNode()) {
         const { parentElement: parent, data } = walker.currentNode;
         const skipped = parent.closest(`script, noscript, style, ${own}`);
-        if (!skipped && /[A-Za-z]{3,}/.test(data)) found.push(data.trim());
+        if (!skipped && foreign(data)) found.push(data.trim());
     }
     for (const element of document.querySelectorAll("[aria-label], [title], [placeholder], option, optgroup")) {
         if (element.closest("#devices, #speaker, #style, #model, #language, #conversion")) continue;
         const option = element.tagName === "OPTION" ? element.text : "";
         for (const words of [element.ariaLabel, element.title, element.placeholder, option])
-            if (/[A-Za-z]{3,}/.test(words ?? "")) found.push(words);
+            if (foreign(words ?? "")) found.push(words);
     }
     return found;
 }"""
-"""Latin words that the page shows or tells, but for names, keys and code."""
+"""What the page shows or tells without a Chinese character, but for names, keys and code."""
 
 
 def test_the_document_itself_says_nothing():

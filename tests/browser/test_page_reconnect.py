@@ -62,8 +62,11 @@ def test_lost_connection_keeps_the_conversation(visit, server):
     visited.alive()
     assert visited.js("window.states.find(([state]) => state === 'reconnecting')[1]"), "the last picture stays"
     assert visited.js("visavis.session") == session
-    assert any("Who are you" in json.loads(line)["text"] for line in lines(visited))
-    visited.until("!visavis.speaking")
+    visited.until("visavis.speaking")
+    visited.until("!visavis.speaking", timeout_s=40)
+    said = [(line["role"], line["text"]) for line in map(json.loads, lines(visited))]
+    assert ("user", "Hello! Who are you?") in said, "before and after are one conversation"
+    assert said[-1][0] == "assistant"
 
 
 def test_new_connection_takes_no_second_place(visit, server):
@@ -128,6 +131,18 @@ def test_end_is_counted_down_and_called_off(visit):
     assert visited.js("document.querySelector('#ending-spoken').textContent") == told, "not told every second"
     visited.js("visavis.dispatchEvent(new CustomEvent('ending', { detail: { reason: 'idle', seconds_left: null } }))")
     assert visited.js("document.querySelector('#ending').hidden")
+
+
+@pytest.mark.parametrize(("reason", "stays"), [("idle", True), ("too_long", False)])
+def test_speaking_puts_off_the_end_of_who_was_idle(visit, reason, stays):
+    visited = visit("?mode=say").alive()
+    visited.js(
+        "(reason) => visavis.dispatchEvent(new CustomEvent('ending', { detail: { reason, seconds_left: 30 } }))", reason
+    )
+    visited.page.fill("#text", "Hello.")
+    visited.page.press("#text", "Enter")
+    visited.until("!document.querySelector('#captions').hidden")
+    assert visited.js("document.querySelector('#ending').hidden") is stays
 
 
 def test_token_of_the_address_lets_in_and_leaves_the_address(visit):

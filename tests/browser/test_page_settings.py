@@ -129,10 +129,10 @@ def test_developers_see_the_last_minute_in_plots(visit):
     figures = "[...document.querySelectorAll('#debug-plots figure')]"
     assert visited.js(f"{figures}.map((f) => f.dataset.series)") == ["fps", "kbit", "jitter", "model", "level"]
     visited.until(f"Number({figures}[0].querySelector('b').textContent) > 5")
+    assert visited.complaints == []
     visited.until(
         f"""{figures}.slice(0, 2).every((figure) => {{
             const canvas = figure.querySelector("canvas");
             return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((v) => v > 0);
         }})"""
     )
-    assert visited.complaints == []

@@ -47,7 +47,7 @@ async def channel():
     running = asyncio.create_task(control.run())
     await asyncio.sleep(0)
     control.attach(channel)
-    channel.session, channel.manner = session, manner
+    channel.session, channel.manner, channel.control = session, manner, control
     yield channel
     await session.aclose()
     await running
@@ -141,3 +141,15 @@ async def test_the_voice_is_changed_and_what_the_page_heard_reaches_the_session(
     assert channel.session.voices == [(-2, 1.5, "singer"), (0, 0, "")]
     assert channel.session.heard_turns == [(3, 1.5)]
     assert [answer["command"] for answer in channel.of("accepted")] == ["voice", "voice", "heard"]
+
+
+async def test_a_background_is_passed_on_and_confirmed(channel):
+    chosen = []
+    channel.control.on_background = chosen.append
+    channel.say(type="background", background="packed")
+    channel.say(type="background", background="green")
+    channel.say(type="background", background="filmed")
+    await eventually(lambda: len(chosen) == 2)
+    assert chosen == ["packed", "filmed"]
+    assert [message["background"] for message in channel.of("accepted")] == ["packed", "filmed"]
+    assert [message["code"] for message in channel.of("error")] == ["invalid_request"]

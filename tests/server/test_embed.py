@@ -18,7 +18,7 @@ from tests.server.serving import serve
 STATIC = Path(__file__).resolve().parents[2] / "static"
 SHOP = "https://shop.example"
 GIVEN_OUT = {
-    "v1.0.0.js": "HASH",
+    "v1.0.0.js": "sha384-joihGk7/g84iFp3GC5+na17l24CKCuG8uxZMlEb1XUCEHW2/CbYqUQbBT+pkwIhs",
 }
 """Integrity of every version of the script: pages pin it, so what changes gets a new number and a new file."""
 

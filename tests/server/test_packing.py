@@ -18,7 +18,7 @@ from engine.avatar.body import Pose
 from engine.avatar.bundle import load_avatar
 from engine.avatar.matte_file import MATTE_FILE, Matte, read_matte
 from engine.config import Config
-from engine.errors import BackendFailed
+from engine.errors import BackendFailed, NotFound
 from server import mattes as mattes_module
 from server.encoder import EncoderPool, create_video_encoder
 from server.mattes import Mattes
@@ -170,6 +170,11 @@ class Folders:
     def __init__(self, folder: Path, made: bool) -> None:
         self.library = SimpleNamespace(folder=lambda name: folder, is_made=lambda name: made)
 
+    jpeg = b""
+
+    async def poster(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(jpeg=self.jpeg)
+
     async def on_file_thread(self, work):
         return await asyncio.to_thread(work)
 
@@ -201,6 +206,21 @@ async def test_a_missing_matte_is_made_where_it_belongs(maya, tmp_path: Path, mo
     await asyncio.gather(mattes.get(maya), mattes.get(maya))
     assert asked == [folder / MATTE_FILE if made else tmp_path / "mattes" / "maya.mp4"]
     await mattes.aclose()
+
+
+async def test_the_poster_is_there_without_its_background_too(maya, tmp_path: Path) -> None:
+    folders = Folders(MAYA, made=False)
+    folders.jpeg = cv2.imencode(".jpg", maya.picture(0))[1].tobytes()
+    mattes = Mattes(Config(data_dir=tmp_path), folders)
+    cutout = cv2.imdecode(np.frombuffer(await mattes.cutout("maya"), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert cutout.shape == (512, 512, 4)
+    assert cutout[10, 10, 3] < 8 and cutout[256, 256, 3] > 248
+    assert np.abs(cutout[200:300, 220:300, :3].astype(int) - maya.picture(0)[200:300, 220:300]).mean() < 6
+    other = Mattes(Config(data_dir=tmp_path), Folders(tmp_path, made=True))
+    shutil.copy(MAYA / "idle.mp4", tmp_path)
+    with pytest.raises(NotFound) as caught:
+        await other.cutout("maya")
+    assert caught.value.code == "matte_missing"
 
 
 async def test_a_process_that_fails_is_an_error_with_the_way_out(maya, tmp_path: Path) -> None:

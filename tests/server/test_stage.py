@@ -33,6 +33,12 @@ async def test_a_folder_without_avatars_is_told_in_one_sentence(tmp_path):
     assert caught.value.code == "avatar_missing"
 
 
+async def test_a_gpu_for_voices_that_is_not_there_is_told_at_the_start(avatars_dir):
+    with pytest.raises(ConfigInvalid) as caught:
+        await Stage.open(Config(avatars_dir=avatars_dir, voice_device="gpu"), EngineMetrics())
+    assert caught.value.code == "voice_gpu_missing" and "onnxruntime-gpu" in caught.value.message
+
+
 async def test_an_avatar_that_is_asked_for_and_missing_is_told_with_those_that_exist(avatars_dir):
     with pytest.raises(ConfigInvalid, match="usable ones: tiny"):
         await Stage.open(Config(avatars_dir=avatars_dir, avatar="nobody"), EngineMetrics())

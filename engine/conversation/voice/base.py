@@ -12,11 +12,14 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from engine.errors import InvalidInput
+
+Device = Literal["auto", "cpu", "gpu"]
+"""What other people's voices are computed on; auto is a GPU where one can be used, else the CPU."""
 
 MAX_SEMITONES = 12.0
 """Pitch and formants move by an octave at most."""

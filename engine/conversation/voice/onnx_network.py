@@ -1,6 +1,6 @@
-"""Runs an ONNX network whose inputs have names and any length, from any number of threads.
+"""Runs an ONNX network on the CPU, by OpenVINO.
 
-Place in the flow: files of a voice conversion -> ``OnnxNetwork`` -> ``so_vits``.
+Place in the flow: files of a voice conversion -> ``OnnxNetwork``, a ``Network`` -> ``so_vits``.
 
 Invariant: every calling thread has an infer request of its own.
 """
@@ -15,15 +15,11 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from engine.errors import WeightsInvalid
+from engine.conversation.voice.network import unreadable
 
 
 class OnnxNetwork:
-    """A compiled network.
-
-    Attributes:
-        inputs: their names, in order.
-    """
+    """A compiled network; see ``Network``."""
 
     def __init__(self, path: Path) -> None:
         """Compiles a network for the CPU.
@@ -42,27 +38,17 @@ class OnnxNetwork:
         try:
             self._compiled = ov.Core().compile_model(path, "CPU", settings)
         except RuntimeError as error:
-            raise self._unreadable() from error
+            raise unreadable(path) from error
         self.inputs = [port.get_any_name() for port in self._compiled.inputs]
         self._local = threading.local()
 
     def shape_of(self, name: str) -> list[int | None]:
-        """Shape of an input, None where any length will do."""
+        """See ``Network.shape_of``."""
         shape = self._compiled.input(name).get_partial_shape()
         return [None if size.is_dynamic else size.get_length() for size in shape]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Runs the network.
-
-        Args:
-            inputs: all inputs by name; numbers are turned into the type the network takes.
-
-        Returns:
-            Its first output.
-
-        Raises:
-            WeightsInvalid: ``weights_unreadable``: it cannot be run on such inputs.
-        """
+        """See ``Network.__call__``."""
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
@@ -73,9 +59,4 @@ class OnnxNetwork:
         try:
             return np.array(request.infer(typed)[0], np.float32)
         except RuntimeError as error:
-            raise self._unreadable() from error
-
-    def _unreadable(self) -> WeightsInvalid:
-        return WeightsInvalid(
-            "weights_unreadable", f"{self._path.name} in {self._path.parent.name} cannot be run; export it again."
-        )
+            raise unreadable(self._path) from error

@@ -22,6 +22,7 @@ Invariant: the same sound gives the same result; noise is drawn anew, alike, for
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ import numpy as np
 
 from engine.audio.pcm import resample
 from engine.conversation.voice.blocks import BlockStream, Framing
+from engine.conversation.voice.network import Network
 from engine.conversation.voice.onnx_network import OnnxNetwork
 from engine.conversation.voice.vocoder import track_pitch
 from engine.errors import WeightsInvalid
@@ -91,7 +93,7 @@ class Card:
 class SoVits:
     """A ``Conversion``; made by ``load``."""
 
-    def __init__(self, card: Card, network: OnnxNetwork, encoder: OnnxNetwork, units: int) -> None:
+    def __init__(self, card: Card, network: Network, encoder: Network, units: int) -> None:
         """Use ``load``. Args: card: of both; network; encoder: of content; units: numbers of a unit."""
         self._card = card
         self._network = network
@@ -103,14 +105,19 @@ class SoVits:
         self._speakers = sid[1] if self._mixed else None
 
     @classmethod
-    def load(cls, folder: Path) -> SoVits:
+    def load(cls, folder: Path, open_network: Callable[[Path], Network] = OnnxNetwork) -> SoVits:
         """Loads the networks of a folder and tries them on a second of silence.
+
+        Args:
+            folder: of the weights.
+            open_network: opens the file of a network for what is to compute it.
 
         Raises:
             WeightsInvalid: ``weights_card`` or ``weights_unreadable``: they are not of the layout that is told above.
+            BackendFailed: ``voice_gpu_failed``.
         """
         card = Card.read(folder)
-        network, encoder = OnnxNetwork(card.network), OnnxNetwork(card.encoder)
+        network, encoder = open_network(card.network), open_network(card.encoder)
         inputs = set(network.inputs)
         if not inputs >= _NEEDED or not inputs <= _KNOWN:
             raise _invalid(folder, f"its network has the inputs {', '.join(sorted(inputs))}, as none of so-vits-svc 4.")

@@ -68,7 +68,8 @@ def shop(aiohttp_client, offer, data_home):
     async def make(**options: Any) -> Shop:
         server = await serve(aiohttp_client, **{"access": "closed", **options})
         keys = ApiKeys(data_home)
-        return Shop(server, offer, keys.create(f"key {len(keys.listed())}"))
+        # Written through to the disk, which may take its time.
+        return Shop(server, offer, await asyncio.to_thread(keys.create, f"key {len(keys.listed())}"))
 
     return make
 
@@ -175,7 +176,7 @@ async def test_what_is_no_key_is_refused(shop, bearer):
 async def test_a_revoked_key_is_worthless_at_once_and_so_are_its_tokens(shop, data_home):
     closed = await shop()
     token = await closed.token()
-    ApiKeys(data_home).revoke("key 0")
+    await asyncio.to_thread(ApiKeys(data_home).revoke, "key 0")
     assert await closed.refused(closed.key) == (401, "key_unknown")
     assert await closed.refused(token=token) == (401, "token_invalid")
     await closed.server.end()
@@ -187,7 +188,7 @@ async def test_a_revoked_key_takes_its_place_in_the_line_along(shop, data_home):
     for shown in (closed.key, await closed.token()):
         _, answer = await closed.offer(shown, ticket="")
         assert (await closed.offer(ticket=answer["queue"]["ticket"]))[0] == 503
-    ApiKeys(data_home).revoke("key 0")
+    await asyncio.to_thread(ApiKeys(data_home).revoke, "key 0")
     assert await closed.refused(ticket=answer["queue"]["ticket"]) == (401, "token_invalid")
     await closed.server.end()
 
@@ -403,6 +404,13 @@ async def test_an_address_that_asks_too_often_is_told_when_to_come_back(shop):
     assert await there.refused(there.key) == (429, "too_many_requests")
     async with there.server.client.get("/healthz") as response:
         assert response.status == 200
+    await there.server.end()
+
+
+async def test_guesses_at_keys_and_page_tokens_are_counted_too(shop):
+    there = await shop(host="0.0.0.0", rate_per_address=4)
+    tries = [({}, "vk_x"), ({"page_token": "vp_x.y"}, ""), ({}, ""), ({"page_token": "vp_x.y"}, ""), ({}, "vk_x")]
+    assert [(await there.ask("/tokens", body, bearer))[0] for body, bearer in tries] == [401] * 4 + [429]
     await there.server.end()
 
 

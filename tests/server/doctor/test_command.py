@@ -167,6 +167,13 @@ async def test_elsewhere_it_takes_a_key(examined, tmp_path, options):
     assert (await server.client.get("/doctor.json", headers=headers)).status == 200
 
 
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200)])
+async def test_no_page_of_another_site_may_have_the_server_examined(examined, site, status):
+    server, _ = await examined()
+    response = await server.client.get("/doctor.json", headers={"Sec-Fetch-Site": site})
+    assert response.status == status
+
+
 async def test_a_run_ends_with_the_server(tmp_path):
     doctor = Doctor(Config(data_dir=tmp_path), tmp_path, [sys.executable, "-c", "import time; time.sleep(60)"])
     asking = asyncio.create_task(doctor.report())

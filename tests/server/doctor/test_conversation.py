@@ -72,7 +72,7 @@ async def test_a_service_where_nobody_listens_is_a_problem(check):
     loud = np.ones(16_000, np.float32)
     found = await (conversation.language_model(config.model_copy(update={"llm_model": "x"})) if check == "llm"
                    else conversation.recogniser(config, loud))  # fmt: skip
-    assert found.verdict == "problem" and f"{check}_url" in found.said
+    assert found.verdict == "problem" and f"{check}_url" in found.change
 
 
 async def test_a_realtime_service_where_nobody_listens_is_a_problem():

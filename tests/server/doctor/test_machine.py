@@ -87,6 +87,12 @@ def test_models_that_are_not_there_are_problems_that_say_what_there_is(config):
     assert "builtin" in found["lipsync"][0].said and found["lipsync"][1] is None
 
 
+def test_a_gpu_for_voices_that_is_not_there_is_a_problem_that_says_what_to_install(config):
+    found = {item.check: item for item, _ in face.models(config.model_copy(update={"voice_device": "gpu"}))}
+    assert found["voice_device"].verdict == "problem"
+    assert "onnxruntime-gpu" in found["voice_device"].said
+
+
 def test_the_speed_is_told_in_faces(config, lipsync):
     found = face.speed(config, face.cast(config), lipsync)
     assert found.check == "speed" and found.figures["frame_cpu_ms"] > 0

@@ -41,6 +41,10 @@ def test_who_can_reach_this_machine_is_told(monkeypatch, options, offered, verdi
     assert "192.168.1.5" not in found.said
 
 
+def test_a_server_that_holds_up_every_session_is_told():
+    assert udp.reachability(Config(), [PRIVATE], 10_000, {}).verdict == "warning"
+
+
 def test_the_network_of_a_container_is_recognised(monkeypatch, tmp_path):
     monkeypatch.setattr(udp, "_CONTAINER", (tmp_path,))
     found = udp.reachability(Config(**NETWORK), [("host", "172.17.0.2")], 20, {})
