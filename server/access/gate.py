@@ -81,6 +81,9 @@ NAMING_A_SESSION = {
 FOR_VISITORS = {("POST", "/conversions")}
 """Routes for which the id of a session that lives is enough, as ``Authorization: Bearer``."""
 
+FOR_OWNERS = {("POST", "/avatars"), ("DELETE", "/avatars/{name}"), ("GET", "/doctor.json")}
+"""Routes that change or examine the server itself: from elsewhere they need an API key even where all else is open."""
+
 PAGE_TOKEN_S = 12 * 3600
 """How long an embed may be looked at before somebody begins to talk; then it loads itself again."""
 DEFAULT_TOKEN_S = 300
@@ -159,8 +162,12 @@ class Access:
     def is_open(self, request: web.Request) -> bool:
         """Whether nothing is needed of this caller."""
         if self._config.access == "auto":
-            return self._own_machine and address.is_local(request)
+            return self._is_own(request)
         return self._config.access == "open"
+
+    def _is_own(self, request: web.Request) -> bool:
+        """Whether it comes from this machine, on a server that listens to nobody else."""
+        return self._own_machine and address.is_local(request)
 
     def require(self, request: web.Request) -> None:
         """Lets a request through to its handler, or not.
@@ -178,7 +185,7 @@ class Access:
             return
         if method not in _SAFE_METHODS:
             self._count(request)
-        if self.is_open(request):
+        if self.is_open(request) and (self._is_own(request) or (method, path) not in FOR_OWNERS):
             return
         if (method, path) in FOR_VISITORS and self._places.lives(_bearer(request)):
             return
