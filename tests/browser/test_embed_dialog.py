@@ -47,7 +47,7 @@ def test_it_copies_and_gives_the_keyboard_back(visit):
     )
     visited.page.keyboard.press("Escape")
     visited.until("!document.querySelector('#embed').open")
-    assert visited.js("document.activeElement.id") == "settings-button"
+    visited.until("document.activeElement.id === 'settings-button'")
 
 
 def test_server_that_asks_for_a_key_has_one_put_in(visit):
