@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench-live bench-conversation bench-models evaluate clean
+.PHONY: help run test test-browser lint screenshots bench-live bench-conversation bench-models evaluate clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -16,8 +16,18 @@ run: $(VENV)/.installed  ## start the server (options: VISAVIS_* variables, or A
 
 test: $(VENV)/.installed-dev  ## run every test, in a browser too where there is one
 	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1 || echo "No Chromium found or installable: browser tests will be skipped."
+	@sh tests/browser/find-axe.sh --install >/dev/null 2>&1 || echo "No npm: accessibility will not be tested."
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(VENV)/.installed-dev  ## run only the tests in a real browser
+	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1 || echo "No Chromium found or installable: nothing can be tested."
+	@sh tests/browser/find-axe.sh --install >/dev/null 2>&1 || echo "No npm: accessibility will not be tested."
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
+
+screenshots: $(VENV)/.installed-dev  ## every page, light and dark, desktop and phone, as PNG in .bench/screens
+	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1
+	@$(BIN)/python -m tests.benchmarks.screens $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## style and types
 	@$(BIN)/ruff check .

@@ -133,6 +133,10 @@ class Config(BaseModel):
         "auto", "Arithmetic of the models; bf16 is faster on CPUs that have it, int8, for added weights, faster still;"
         " auto is f32 for the built-in model, and for added weights what was fastest in python -m engine bench.", "Face"
     )
+    ai_label: Literal["on", "off"] = _option(
+        "on", "Whether pages label the face as computer-generated. The law may ask for it, as the European Union's does"
+        " (AI Act, article 50): switch it off only where you say it yourself.", "Face",
+    )
     restorer: str = _option(
         "auto", "Face restorer: none, the name of GFPGAN weights that were added, or auto for those there are, if any.",
         "Face", pattern=_NAME,

@@ -4,6 +4,7 @@ Place in the flow: AvatarFrame -> Recorder -> file.
 
 Invariants:
     * N frames make a video of N x 40 ms and a sound of N x 1920 samples, both starting at 0;
+    * it says of itself that it was generated, see ``engine.marking``;
     * the file appears under its name when it is complete; until then, and after a failure, what was there before stays.
 """
 
@@ -18,6 +19,7 @@ import av
 import av.error
 
 from engine.errors import BackendFailed, Closed, InvalidInput
+from engine.marking import STATEMENT
 from engine.picture import add_h264, to_yuv
 from engine.types import FRAME_SAMPLES, PLAYOUT_RATE, AvatarFrame
 
@@ -51,6 +53,7 @@ class Recorder:
         self._container: av.container.OutputContainer | None = None
         try:
             self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container.metadata["comment"] = STATEMENT
             self._video = add_h264(self._container, size, crf=crf, preset="veryfast")
             self._audio = self._container.add_stream("aac", rate=PLAYOUT_RATE)
             self._audio.codec_context.layout = "mono"

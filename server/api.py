@@ -16,6 +16,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from engine.errors import InvalidInput
+from engine.marking import DIGITAL_SOURCE_TYPE
 from engine.types import PLAYOUT_RATE
 from server import pcm_socket, schemas
 from server.access.gate import ACCESS
@@ -248,6 +249,8 @@ async def page_config(request: web.Request) -> web.Response:
             "voice_formant": config.voice_formant,
             "voice_conversion": config.voice_conversion,
             "wake_word": config.wake_word,
+            "ai_label": config.ai_label == "on",
+            "digital_source_type": DIGITAL_SOURCE_TYPE,
             "text_max_chars": config.max_text_chars,
             "audio_max_bytes": config.max_audio_mb * 1_000_000,
             "audio_max_s": config.max_audio_s,

@@ -8,6 +8,7 @@ every bandwidth estimate that moves by 10 %, and it encodes on the event loop's 
 Invariants:
     * one call in, one packet out: no B-frames, no look-ahead, no dropped frames;
     * the bitrate is held: an encoder is never rebuilt while it works;
+    * every H.264 picture that a decoder can start at says that it was generated, see ``engine.marking``;
     * an encoder is used by one thread at a time (the caller awaits each call before the next).
 """
 
@@ -28,6 +29,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from engine.config import usable_cores
+from engine.marking import mark_h264
 from engine.types import CHUNK_SAMPLES, FPS, PLAYOUT_RATE
 
 if TYPE_CHECKING:
@@ -159,6 +161,9 @@ class _AvVideoEncoder:
         picture.color_range = _RANGE_STUDIO
         picture.pict_type = PictureType.I if key_frame else PictureType.NONE
         (packet,) = self._context.encode(picture)
+        if packet.is_keyframe and self._context.name == "libx264":
+            packet = av.Packet(mark_h264(bytes(packet)))
+            packet.is_keyframe = True
         packet.pts = packet.dts = pts * TICKS_PER_FRAME
         packet.time_base = VIDEO_RTP_TIME_BASE
         return packet

@@ -366,6 +366,7 @@ head.api.avatars().then(introduce, () => {});
 offerStudio(head.api);
 head.config = await head.api.config().catch(() => head.config);
 composer.measure();
+document.documentElement.dataset.label = head.config.ai_label === false ? "off" : "on";
 panel.offerQuality(head.config);
 conversation.show(head.config);
 voice.show(head.config);

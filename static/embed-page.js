@@ -348,6 +348,7 @@ if (bubble) {
 }
 try {
   [faces, head.config] = await Promise.all([head.api.avatars(), head.api.config()]);
+  document.documentElement.dataset.label = head.config.ai_label === false ? "off" : "on";
   introduce(avatar);
   composer.measure();
   if (avatar && !faces.some((face) => face.name === avatar)) throw problem("avatar_unknown");

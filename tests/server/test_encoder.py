@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from av.video.frame import PictureType
 
+from engine.marking import STATEMENT
 from engine.types import CHUNK_SAMPLES
 from server import encoder as encoder_module
 from server.encoder import EncoderPool, OpusEncoder, create_video_encoder
@@ -176,3 +177,9 @@ async def test_closing_does_not_wait_for_ever_nor_block_the_loop(monkeypatch):
     assert 0.15 < time.monotonic() - started_s < 2
     release.set()
     assert await running
+
+
+def test_every_h264_picture_a_decoder_can_start_at_says_that_it_was_generated():
+    packets = encode("H264", 60, keys=(40,))
+    marked = [i for i, packet in enumerate(packets) if STATEMENT.encode() in bytes(packet)]
+    assert marked == [0, 40] == [i for i, packet in enumerate(packets) if packet.is_keyframe]
