@@ -46,7 +46,11 @@ def _settings(page: Page) -> None:
 
 
 def _settled(page: Page) -> None:
-    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(2500)
+
+
+def _examined(page: Page) -> None:
+    page.wait_for_selector("#again:not(:disabled)", timeout=3 * LIVE_MS)
     page.wait_for_timeout(600)
 
 
@@ -72,7 +76,7 @@ SCENES = {
     "settings-zh": Scene("?lang=zh", _settings),
     "debug": Scene("?debug", _rest),
     "studio": Scene("studio", _settled, whole=True),
-    "doctor": Scene("doctor", _settled, whole=True),
+    "doctor": Scene("doctor", _examined, whole=True),
     "embed": Scene("embed", _settled),
 }
 

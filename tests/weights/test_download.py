@@ -291,8 +291,10 @@ def test_note_beside_the_part_holds_no_secret_of_the_address(mirror: Mirror, tmp
 def test_ctrl_c_keeps_what_arrived(mirror: Mirror, tmp_path: Path) -> None:
     mirror.files["w.pth"].pause_s = 0.005
     code = (
-        "import sys, pathlib\n"
+        "import signal, sys, pathlib\n"
         "from engine.weights.download import download\n"
+        # Whoever is started in the background is deaf to it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "download([sys.argv[1]], pathlib.Path(sys.argv[2]), progress=lambda done, total: print(done, flush=True))\n"
     )
     root = Path(__file__).resolve().parents[2]
