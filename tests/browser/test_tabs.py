@@ -1,4 +1,4 @@
-"""Two people, or one with two tabs: each has a portrait of their own. And what is said is text, whatever it looks like."""
+"""Two tabs have a portrait of their own each; and what is said is text, whatever it looks like."""
 
 from __future__ import annotations
 
