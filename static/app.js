@@ -226,7 +226,7 @@ head.addEventListener("turn", ({ detail }) => {
   thinking = detail.state === "thinking";
   if (detail.state === "speaking") firstSound.expect(detail.turn_id);
   if (detail.state === "not_addressed") return miss("name");
-  if (thinking) missed = "";
+  if (thinking && missed === "name") missed = ""; // the greeting, too, is a turn
   arrange();
 });
 head.addEventListener("error", ({ detail }) => notice.tell(detail));
