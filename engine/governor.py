@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from engine.quality import AUTO, LIVE, OFF, RESTORED_AVATAR, Quality, QualityState, Reason
+from engine.restore_costs import WEIGHT, RestoreCosts, duty
 from engine.types import FPS
 
 STAGES = ("window", "predict", "paste", "restore", "encode")
@@ -47,51 +48,8 @@ MISSES = 3
 MISSES_WITHIN_S = 1.0
 ACTIVE_S = 0.5
 """A session that drew no mouth for so long takes no part in the load."""
-FRESH_S = 0.5
-"""A cost not measured for so long is not trusted."""
 RELAPSE_S = 10.0
 """An attempt that ends sooner has failed."""
-
-# Weight of a new measurement in a running mean.
-_WEIGHT = 0.1
-# Level 2 restores every second picture.
-_DUTY = {LIVE: 0.5}
-# Pictures among which the second dearest tells what one costs: one that had bad luck is forgiven, two are a change.
-# At level 2, half of which cost next to nothing and sessions may alternate in step, it takes twice as many.
-_RECENT = 3
-
-
-@dataclass(slots=True)
-class LevelCost:
-    """What a full restoration at a level costs.
-
-    Attributes:
-        peak_s: as dear as one may be; follows a rise at once and forgets it over a second.
-        best_s: the least one ever cost.
-        at_s: time of the last measurement.
-        recent_s: the last measurements, seconds.
-    """
-
-    peak_s: float
-    best_s: float
-    at_s: float
-    recent_s: deque[float]
-
-    @property
-    def usual_s(self) -> float:
-        """What one is likely to cost."""
-        return sorted(self.recent_s)[-2:][0]
-
-    def fresh(self, now_s: float) -> bool:
-        """Whether it was measured lately."""
-        return now_s - self.at_s <= FRESH_S
-
-    def add(self, seconds: float, now_s: float) -> None:
-        """Takes another measurement."""
-        self.peak_s = max(seconds, self.peak_s + _WEIGHT * (seconds - self.peak_s))
-        self.recent_s.append(seconds)
-        self.at_s = now_s
-
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -169,7 +127,7 @@ class Governor:
         self._cores = max(cores, threads)
         self._patience_s = patience_s
         self._seats: list[Seat] = []
-        self._levels: dict[int, LevelCost] = {}
+        self._restoring = RestoreCosts()
 
     # Sessions -----------------------------------------------------------------------------------------------------
 
@@ -218,30 +176,24 @@ class Governor:
     def observe(self, stage: str, seconds: float) -> None:
         """What a stage cost for one picture; for ``restore``, tell ``restored``."""
         mean_s = self.costs_s[stage]
-        self.costs_s[stage] = seconds if mean_s is None else mean_s + _WEIGHT * (seconds - mean_s)
+        self.costs_s[stage] = seconds if mean_s is None else mean_s + WEIGHT * (seconds - mean_s)
 
     def learn(self, seconds: float, now_s: float) -> None:
         """What restoring one picture costs, measured before anybody is waiting for one."""
-        self._learn(LIVE, seconds, now_s)
-        self._learn(LIVE + 1, seconds, now_s)
+        self._restoring.learn(LIVE, seconds, now_s)
+        self._restoring.learn(LIVE + 1, seconds, now_s)
 
     def restored(self, seat: Seat, level: int, seconds: float, now_s: float) -> None:
         """A picture of a session was restored."""
         self.observe("restore", seconds)
-        cost = self._levels.get(level)
-        if cost is not None and cost.fresh(now_s):
-            cost.add(seconds, now_s)
-            if level not in _DUTY:
-                cost.best_s = min(seconds, cost.best_s)
-        else:
-            self._learn(level, seconds, now_s)
+        self._restoring.add(level, seconds, now_s)
         self._relieve(now_s)
 
     def probed(self, seat: Seat, level: int, seconds: float | None, now_s: float) -> None:
         """What a probe found; None when there was none after all. The session steps up if it fits."""
         seat._probing = False
         if seconds is not None:
-            self._learn(level, seconds, now_s)
+            self._restoring.learn(level, seconds, now_s)
             if self._load_if_raised(seat, now_s) <= UP_LOAD:
                 self._raise(seat, now_s)
                 return
@@ -259,13 +211,6 @@ class Governor:
     def failed(self, seat: Seat, now_s: float) -> None:
         """Restoring a picture of a session failed; it is tried again after a while."""
         self._lower(seat, RESTORED_AVATAR, "failed", now_s)
-
-    def _learn(self, level: int, seconds: float, now_s: float) -> None:
-        """A full restoration at a level, taken as what it costs from now on."""
-        known = self._levels.get(level)
-        best_s = min(seconds, known.best_s) if known is not None else seconds
-        recent_s = deque([seconds], maxlen=round(_RECENT / _DUTY.get(level, 1.0)))
-        self._levels[level] = LevelCost(seconds, best_s, now_s, recent_s)
 
     # Deciding -----------------------------------------------------------------------------------------------------
 
@@ -286,14 +231,14 @@ class Governor:
         probe = self._step_up(seat, now_s)
         if seat.level < LIVE:
             return Admission(seat.level, probe)
-        if now_s + self._peak_s(seat.level, now_s) > self._free_until_s(due_s, waiting_s):
+        if now_s + self._restoring.peak_s(seat.level, now_s) > self._free_until_s(due_s, waiting_s):
             self.missed(seat, now_s)
             return Admission(OFF, probe)
         return Admission(seat.level, probe)
 
     def fast(self) -> bool:
         """Whether restoring is so fast that two sessions on a thread could have it, as learned; else it is for few."""
-        known = self._levels.get(LIVE + 1)
+        known = self._restoring.of(LIVE + 1)
         return known is not None and 2 * FPS * known.best_s <= UP_LOAD
 
     def load(self, now_s: float) -> float:
@@ -304,7 +249,7 @@ class Governor:
         cost_s = {stage: mean_s or 0.0 for stage, mean_s in self.costs_s.items()}
         drawn_s = cost_s["predict"] + cost_s["paste"]
         active = self._active(now_s)
-        renderer_s = sum(drawn_s + self._mean_s(levels[id(seat)], now_s) for seat in active)
+        renderer_s = sum(drawn_s + self._restoring.mean_s(levels[id(seat)], now_s) for seat in active)
         machine_s = renderer_s + len(active) * cost_s["window"] + len(self._seats) * cost_s["encode"]
         return FPS * max(renderer_s / self._threads, machine_s / self._cores)
 
@@ -325,8 +270,8 @@ class Governor:
 
     def _affordable(self, seat: Seat, now_s: float) -> int:
         """The next level down that costs less in its dearest picture than the present one."""
-        level, peak_s = seat.level - 1, self._peak_s(seat.level, now_s)
-        while level >= LIVE and self._peak_s(level, now_s) >= peak_s:
+        level, peak_s = seat.level - 1, self._restoring.peak_s(seat.level, now_s)
+        while level >= LIVE and self._restoring.peak_s(level, now_s) >= peak_s:
             level -= 1
         return level
 
@@ -347,7 +292,7 @@ class Governor:
         if seat._raised_s is not None and now_s - seat._raised_s > RELAPSE_S:
             seat._patience_s = self._patience_s
         level = seat.cap + 1
-        known = self._levels.get(level)
+        known = self._restoring.of(level)
         measured = level < LIVE or known is None or seat.level >= LIVE or known.fresh(now_s)
         if measured and self._load_if_raised(seat, now_s) > UP_LOAD:
             seat._fits_since_s = None
@@ -360,7 +305,7 @@ class Governor:
             self._raise(seat, now_s)
             return None
         assert known is not None
-        if FPS * known.best_s * _DUTY.get(level, 1.0) / self._threads > UP_LOAD:
+        if FPS * known.best_s * duty(level) / self._threads > UP_LOAD:
             return None  # more than this machine can, however idle
         seat._probing = True
         return level
@@ -371,20 +316,6 @@ class Governor:
             id(other): other.cap + 1 if other.cap == seat.cap < other.wanted else other.level for other in self._seats
         }
         return self._load(levels, now_s)
-
-    def _known(self, level: int, now_s: float) -> LevelCost | None:
-        """What tells most about the cost of a level: its own when fresh, else that of the nearest one that is."""
-        fresh = [known for known, cost in self._levels.items() if cost.fresh(now_s)]
-        among = fresh or [known for known in self._levels if known == level] or list(self._levels)
-        return self._levels[min(among, key=lambda known: (abs(known - level), known))] if among else None
-
-    def _peak_s(self, level: int, now_s: float) -> float:
-        known = self._known(level, now_s)
-        return known.peak_s if known is not None and level >= LIVE else 0.0
-
-    def _mean_s(self, level: int, now_s: float) -> float:
-        known = self._known(level, now_s)
-        return known.usual_s * _DUTY.get(level, 1.0) if known is not None and level >= LIVE else 0.0
 
     # Changing -----------------------------------------------------------------------------------------------------
 

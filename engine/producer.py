@@ -4,7 +4,7 @@ interrupt.
 Place in the flow: Playlist -> planner -> renderer -> AvatarFrame -> channel to the edge.
 
 A frame goes through two moments. It is *committed* when its content is decided: as soon as its sound is there, at most
-``LEAD_S`` before it is needed; else, as idle, at the last moment that leaves time to draw it (the margin). It is
+``pace.LEAD_S`` before it is needed; else, as idle, at the last moment that leaves time to draw it (the margin). It is
 *published* at its due time, less ``HANDOUT_S`` for the edge to encode it. Only committed frames can be ahead of the
 clock, and an interrupt takes them back.
 
@@ -34,6 +34,7 @@ from engine.clock import FRAME_S, FrameClock
 from engine.errors import VisavisError
 from engine.lipsync.base import PreparedAvatar
 from engine.metrics import EngineMetrics
+from engine.pace import Pace, lead_s
 from engine.planner import SILENCE, FramePlan, FramePlanner
 from engine.playlist import Playlist
 from engine.quality import AUTO, Quality, QualityState
@@ -42,11 +43,6 @@ from engine.slots import ProducerCounts, Published, Shown, Slot
 from engine.speech import Catchup, Speech, Taken
 from engine.types import FRAME_MS, IDLE_UTTERANCE, REST_MOUTH, AvatarFrame, Playback
 
-LEAD_S = 5 * FRAME_S
-"""How far ahead of its publication a frame may be committed: drawing ahead rides out a machine that is busy for a
-moment, and an interrupt takes it back."""
-LIVE_LEAD_S = 2 * FRAME_S
-"""The same for live sound, of which no more can be there unless it comes in bursts."""
 HANDOUT_S = 0.010
 """How long before its due time a frame is published: encoding takes some of it, and lips leave with their sound."""
 STALL_S = 5 * FRAME_S
@@ -54,15 +50,8 @@ STALL_S = 5 * FRAME_S
 CHANNEL_FRAMES = 5
 """Published frames a slow consumer may leave behind; then the oldest are lost."""
 
-_MARGIN_LEAST_S = 0.012
-_MARGIN_MOST_S = 0.060
-# Taken for the first picture, and for the first of a cross-fade, before one was measured.
-_RENDER_GUESS_S = 0.012
-_FADE_GUESS_S = 0.030
-# Peak of a frame that may be skipped unheard: -46 dBFS.
-_SILENT_PEAK = 160
-# Timers fire early or late by less than this.
-_EPSILON_S = 1e-4
+_SILENT_PEAK = 160  # of a frame that may be skipped unheard: -46 dBFS
+_EPSILON_S = 1e-4  # timers fire early or late by less than this
 
 
 class Producer:
@@ -118,8 +107,7 @@ class Producer:
         self._slots: deque[Slot] = deque()
         self._next_pts = 0
         self._shown = Shown(-1, self._avatar.frames[0], REST_MOUTH, Pose(0))
-        self._render_s = _RENDER_GUESS_S
-        self._fade_s = _FADE_GUESS_S
+        self._pace = Pace()
         self._catchup = Catchup()
         self._last_peak = 0
         self._wake = Wake()
@@ -136,17 +124,14 @@ class Producer:
         """Ends the frames. Idempotent and time-limited."""
         await self._tasks.aclose()
         self.playlist.clear()
-        for slot in self._slots:
-            if slot.rendering is not None:
-                slot.rendering.withdraw()
-        self._slots.clear()
+        self._withdraw()
         self.frames.close()
         await self.quality.aclose()
 
     @property
     def render_ms(self) -> float:
         """From asking for a picture to having it, milliseconds; follows a slow one at once, forgets it in seconds."""
-        return self._render_s * 1000
+        return self._pace.render_s * 1000
 
     @property
     def margin_ms(self) -> float:
@@ -244,14 +229,18 @@ class Producer:
         first = self._slots.popleft()
         if self._slots:
             self._planner.rewind(self._slots[0].plan)
-        for slot in self._slots:
-            if slot.rendering is not None:
-                slot.rendering.withdraw()
-        self._slots.clear()
+        self._withdraw()
         first.plan, first.speech, first.taken = first.plan.silenced(), None, None
         self._slots.append(first)
         for _ in range(count - 1):
             self._commit_rest(None)
+
+    def _withdraw(self) -> None:
+        """Takes back whatever is committed, pictures that are being drawn included."""
+        for slot in self._slots:
+            if slot.rendering is not None:
+                slot.rendering.withdraw()
+        self._slots.clear()
 
     # Committing ---------------------------------------------------------------------------------------------------
 
@@ -260,17 +249,14 @@ class Producer:
         return self._clock.due_s(self._next_pts + position) - HANDOUT_S
 
     def _margin_s(self) -> float:
-        # A cross-fade is drawn from two pictures.
-        fading = self._planner.restless or self.quality.passing
-        expected_s = max(self._render_s, self._fade_s) if fading else self._render_s
-        return min(_MARGIN_MOST_S, max(_MARGIN_LEAST_S, 1.25 * expected_s + 0.004))
+        return self._pace.margin_s(self._planner.restless or self.quality.passing)
 
     def _commit(self, now_s: float) -> None:
         """Commits every frame that can or must be."""
         while True:
             publish_s = self._handout_s(len(self._slots))
             speech = self.playlist.current()
-            if publish_s - _lead_s(speech) > now_s + _EPSILON_S:
+            if publish_s - lead_s(speech) > now_s + _EPSILON_S:
                 return
             latest_s = publish_s - self._margin_s()
             if speech is not None and speech.frames_ready:
@@ -341,11 +327,7 @@ class Producer:
         rendered = result.result()
         slot.image, slot.mouth = rendered.image, rendered.mouth
         if measured_from_s is not None:
-            took_s = self._clock.now_s() - measured_from_s
-            if slot.plan.pose.plain:
-                self._render_s = _followed(self._render_s, took_s)
-            else:
-                self._fade_s = _followed(self._fade_s, took_s)
+            self._pace.drew(self._clock.now_s() - measured_from_s, fading=not slot.plan.pose.plain)
         if slot.published and slot.plan.sequence > self._shown.sequence:
             # Late, but newer than what is shown: the next frame shows it if its own picture is late, too.
             self._shown = Shown(slot.plan.sequence, rendered.image, rendered.mouth, slot.plan.pose)
@@ -378,7 +360,7 @@ class Producer:
         publish_s = self._handout_s(len(self._slots))
         speech = self.playlist.current()
         ready = speech is not None and speech.frames_ready > 0
-        commit_s = publish_s - (_lead_s(speech) if ready else self._margin_s())
+        commit_s = publish_s - (lead_s(speech) if ready else self._margin_s())
         return min(commit_s, self._handout_s(0)) if self._slots else commit_s
 
     def _publish(self, slot: Slot, now_s: float) -> None:
@@ -416,12 +398,3 @@ class Producer:
         if lost:
             self._metrics.frames_dropped.inc(lost)
         self._metrics.frame_late_ms.observe(max(0.0, now_s - self._clock.due_s(frame.pts)) * 1000)
-
-
-def _followed(expected_s: float, took_s: float) -> float:
-    """Follows a slow picture at once and forgets it over a second: a margin too small costs a held picture."""
-    return max(took_s, expected_s + 0.04 * (took_s - expected_s))
-
-
-def _lead_s(speech: Speech | None) -> float:
-    return LIVE_LEAD_S if speech is None or speech.live else LEAD_S

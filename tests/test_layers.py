@@ -64,6 +64,7 @@ LAYERS: list[tuple[str, int]] = [
     ("engine.recorder", 1),
     ("engine.planner", 4),
     ("engine.slots", 4),
+    ("engine.pace", 4),
     ("engine.speech", 4),
     ("engine.reply", 4),
     ("engine.agenda", 5),
