@@ -7,6 +7,7 @@ import functools
 import gc
 import inspect
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ LEAK_GRACE_S = 1.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Decoded pictures are worth keeping from one server to the next, but not in the home of whoever runs the tests.
+    os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "visavis-tests")
     config.addinivalue_line("markers", "may_block_loop: the blocked-loop guard is off for this test")
 
 
@@ -33,6 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # no other test can run one meanwhile; last, it is in nobody's way. The quick tests come first.
     items.sort(key=lambda item: "browser" in item.path.parts)
     for item in items:
+        # Two processes share the run: each file stays together with what it prepares, and one browser is enough.
+        browser = "browser" in item.path.parts
+        item.add_marker(pytest.mark.xdist_group("browser" if browser else str(item.path)))
         function = getattr(item, "obj", None)
         if inspect.iscoroutinefunction(function):
             item.obj = _guarded(function, watch_loop=item.get_closest_marker("may_block_loop") is None)
