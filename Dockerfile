@@ -1,5 +1,6 @@
 # CPU:  docker build -t visavis .
 # CUDA: docker build -t visavis:cuda --build-arg ACCELERATOR=cuda .      (run with --gpus all)
+# Many machines: add --build-arg CLUSTER=ray; see server/DEPLOY.md.
 # Run:  docker run --rm --network host -e VISAVIS_HOST=127.0.0.1 visavis
 #       WebRTC media goes over UDP ports chosen at run time, so the host's network is the simplest that works.
 #       Without VISAVIS_HOST it listens on every interface and needs an API key: python -m server keys create NAME.
@@ -26,12 +27,19 @@ RUN pip install --no-deps -r faces.txt && rm faces.txt
 COPY engine/conversation/requirements.txt hearing.txt
 RUN pip install --no-deps -r hearing.txt && rm hearing.txt
 
+# ray: joins other machines (server/DEPLOY.md); it adds 500 MB.
+ARG CLUSTER=none
+COPY server/cluster/requirements.txt cluster.txt
+RUN if [ "$CLUSTER" = "ray" ]; then pip install -r cluster.txt; fi && rm cluster.txt
+ENV RAY_USAGE_STATS_ENABLED=0
+
 COPY engine engine
 COPY server server
 COPY static static
 COPY avatars avatars
 
-RUN useradd --system --create-home --uid 10001 visavis
+# Volumes take over to whom these belong.
+RUN useradd --system --create-home --uid 10001 visavis && install -d -o visavis /data /cache
 USER visavis
 
 ENV VISAVIS_HOST=0.0.0.0 VISAVIS_PORT=8080

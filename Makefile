@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser lint screenshots bench-live bench-conversation bench-models evaluate clean
+.PHONY: help run cluster test test-browser lint screenshots bench-live bench-conversation bench-models bench-load evaluate clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -33,6 +33,10 @@ lint: $(VENV)/.installed-dev  ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy engine server
 
+cluster: $(VENV)/.installed  ## start a cluster of two nodes here, with Ray (options: ARGS="--gateways 2 --port 9000")
+	@$(BIN)/python -c 'import ray' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -r server/cluster/requirements.txt
+	@exec $(BIN)/python -m server.cluster local $(ARGS)
+
 bench-live: $(VENV)/.installed-dev  ## measure a live session in Chromium; writes .bench/live.json
 	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1
 	@$(BIN)/python -m tests.benchmarks.live $(ARGS)
@@ -45,6 +49,9 @@ bench-conversation: $(VENV)/.installed-dev  ## measure a spoken conversation in 
 bench-models: $(VENV)/.installed-dev  ## measure Wav2Lip 96 in every way this machine can compute it; writes .bench/models.json
 	@$(BIN)/python -c 'import nncf' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check nncf==3.4.0 || true
 	@$(BIN)/python -m tests.benchmarks.models $(ARGS)
+
+bench-load: $(VENV)/.installed-dev  ## find out how many sessions and viewers this machine carries; writes .bench/load.json and plots
+	@$(BIN)/python -m tests.benchmarks.load $(ARGS)
 
 # Recorded talkers and photographs lie beside the repository where there are any; DATA= names another folder.
 DATA ?= $(wildcard ../shared/data)

@@ -20,6 +20,7 @@ from pydantic.config import JsonDict
 
 from engine.option_words import SOCKET_URL, URL
 from engine.quality import AUTO, Quality
+from engine.targets import PublishTargets
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -34,13 +35,13 @@ def _auto(compute: Callable[[], int]) -> BeforeValidator:
 
 
 def _auto_render_threads() -> int:
-    # One core stays free for the event loop and the encoders, which are as much work as the model.
-    return min(8, max(1, usable_cores() - 1))
+    # Six sessions on two cores hold 4 % of their pictures with one thread, and none with two.
+    return min(8, usable_cores())
 
 
-def _auto_max_sessions() -> int:
-    # Half a core a session: model, encoder and transport together, with some room.
-    return 2 * usable_cores()
+def _auto_workers() -> int:
+    # One process uses three cores well before its interpreter lock is the limit; fewer than two of them gain nothing.
+    return max(1, usable_cores() // 3)
 
 
 class IceServer(BaseModel):
@@ -68,6 +69,12 @@ def default_data_dir() -> Path:
     # The XDG base directory specification has relative paths ignored.
     base = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "share"
     return base / "visavis"
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/visavis``, which is ``~/.cache/visavis`` where nothing else is set."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "visavis"
 
 
 def default_weights_dir() -> Path:
@@ -103,6 +110,15 @@ class Config(BaseModel):
 
     host: str = _option("127.0.0.1", "Address to listen on; 0.0.0.0 serves the network.", "Server", min_length=1)
     port: int = _option(8080, "TCP port of the page and the API.", "Server", ge=1, le=65535)
+    workers: Annotated[int, _auto(_auto_workers)] = _option(
+        _auto_workers, "Processes that hold the sessions; auto is one for every three CPU cores. One that dies takes"
+        " only its own sessions, and they go on in another one. 1 has everything in one process.", "Server",
+        shown="auto", ge=1, le=256,
+    )
+    drain_s: float = _option(
+        0.0, "How long sessions may go on when the server is told to end (SIGTERM), or a worker is replaced (SIGHUP),"
+        " seconds.", "Server", ge=0, le=86_400,
+    )
     allowed_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = _option(
         (), "Other sites that may embed the page and call the API, as origins (https://example.org), or *.", "Server",
         items="origins, or *",
@@ -115,8 +131,34 @@ class Config(BaseModel):
         default_data_dir, "Folder of what the server keeps: avatars made in the studio, keys.", "Server",
         shown="~/.local/share/visavis",
     )
+    cache_dir: Path = _option(
+        default_cache_dir, "Folder of what can be made again: avatars' decoded pictures, at most 6 GB. On a disk: in"
+        " memory it would cost what it saves.", "Server", shown="~/.cache/visavis",
+    )
     heartbeat_timeout_s: float = _option(
         4.0, "A browser that was silent for so long is taken for gone, seconds.", "Server", ge=3, le=60
+    )
+
+    cluster: str = _option(
+        "", "Ray cluster whose machines hold the sessions: its address (host:6379), auto for the one this machine is"
+        " part of, local for a new one here; empty holds them here. Needs server/cluster/requirements.txt.",
+        "Many machines", max_length=300,
+    )
+    cluster_workers: str = _option(
+        "auto", "Workers of the cluster: auto, as many as its machines have room for; a number; or a range such as"
+        " 2-10, by demand, for clusters that add machines themselves.", "Many machines",
+        pattern=r"^(auto|\d{1,5}(-\d{1,5})?)$",
+    )
+    worker_cpus: float = _option(
+        2.0, "CPU cores of its machine that a worker of the cluster takes.", "Many machines", ge=0.1, le=256
+    )
+    worker_gpus: float = _option(
+        0.0, "GPUs that it takes; four workers share one with 0.25.", "Many machines", ge=0, le=16
+    )
+    node_address: str = _option(
+        "", "Public IP address of this machine where browsers reach it by another one than its own, as behind the"
+        " one-to-one NAT of a cloud; of a cluster's machine it stands in VISAVIS_NODE_ADDRESS there.", "Many machines",
+        max_length=45, pattern=r"^$|^[0-9a-fA-F.:]+$",
     )
 
     avatar: str = _option(
@@ -131,7 +173,8 @@ class Config(BaseModel):
     )
     precision: Literal["auto", "f32", "bf16", "int8"] = _option(
         "auto", "Arithmetic of the models; bf16 is faster on CPUs that have it, int8, for added weights, faster still;"
-        " auto is f32 for the built-in model, and for added weights what was fastest in python -m engine bench.", "Face"
+        " auto is, for the built-in model, bf16 where the processor has it, and for added weights what was fastest in"
+        " python -m engine bench.", "Face"
     )
     ai_label: Literal["on", "off"] = _option(
         "on", "Whether pages label the face as computer-generated. The law may ask for it, as the European Union's does"
@@ -154,8 +197,16 @@ class Config(BaseModel):
         items="http: and https: URLs",
     )
     render_threads: Annotated[int, _auto(_auto_render_threads)] = _option(
-        _auto_render_threads, "Threads that render pictures; auto leaves one core free.", "Face", shown="auto",
-        ge=1, le=256,
+        _auto_render_threads, "Threads that render pictures; auto is one a CPU core, eight at most.", "Face",
+        shown="auto", ge=1, le=256,
+    )
+    model_process: Literal["auto", "on", "off"] = _option(
+        "auto", "Whether the models run in a process of their own, for all workers: on, off, or auto, with more than"
+        " one worker on a GPU.", "Face",
+    )
+    model_socket: str = _option(
+        "", "Unix socket of a model process that runs already (python -m engine.model_host); empty means that models"
+        " are loaded here.", "Face", max_length=100,
     )
 
     voice: str = _option(
@@ -253,12 +304,17 @@ class Config(BaseModel):
         "speak", "When a service of the conversation fails: speak an apology, or only show the error.", "Conversation"
     )
 
-    max_sessions: Annotated[int, _auto(_auto_max_sessions)] = _option(
-        _auto_max_sessions, "Sessions at a time; auto is two a CPU core.", "Limits", shown="auto", ge=1, le=10_000
+    max_sessions: Annotated[int, _auto(lambda: 0)] = _option(
+        lambda: 0, "Sessions at a time; auto, or 0, is as many as can talk at once on this machine with a fifth of it"
+        " to spare, which is measured at the first start and kept in cache_dir.", "Limits", shown="auto", ge=0,
+        le=10_000,
     )
     max_session_s: float = _option(3600.0, "Longest session, seconds.", "Limits", ge=10, le=604_800)
     idle_session_s: float = _option(
         300.0, "A session in which nothing was said for so long is closed, seconds.", "Limits", ge=10, le=604_800
+    )
+    broadcast_viewers: int = _option(
+        200, "Viewers of one broadcast; they take no places of sessions.", "Limits", ge=1, le=100_000
     )
     max_text_chars: int = _option(2000, "Longest text to say, characters.", "Limits", ge=1, le=100_000)
     max_audio_s: float = _option(600.0, "Longest sound to play, seconds.", "Limits", ge=1, le=7200)
@@ -308,6 +364,12 @@ class Config(BaseModel):
         "auto", "Codec towards browsers; auto takes H.264 where the browser can, else VP8.", "Video"
     )
     video_kbps: int = _option(1500, "Bitrate of the video towards one browser, kbit/s.", "Video", ge=100, le=20_000)
+
+    publish: PublishTargets = _option(
+        (), "Where sessions and broadcasts may be sent, each with a name that the API knows it by: NAME=URL with a URL"
+        " of WHIP (http:, https:) or RTMP (rtmp:, rtmps:), or tables with name, url and token.", "Video",
+        items="NAME=URL, with URLs of WHIP or RTMP",
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = _option("info", "Least important messages shown.", "Log")
     log_format: Literal["text", "json"] = _option("text", "Form of the log, one line a message.", "Log")

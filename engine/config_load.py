@@ -133,7 +133,7 @@ def _parse(field: FieldInfo, value: Any) -> Any:
 
 def _problem(name: str, value: object, sources: dict[str, str]) -> str:
     # What may hold a password or a key stays out of the message.
-    said = "this value" if name == "ice_servers" or name.endswith(("_key", "_secret")) else repr(value)
+    said = "this value" if name in ("ice_servers", "publish") or name.endswith(("_key", "_secret")) else repr(value)
     return f"{sources[name]}: {said} cannot be used; allowed: {allowed(Config.model_fields[name])}."
 
 

@@ -16,7 +16,8 @@
     ├── Cancelled               given up because the caller wanted it
     ├── DiskFull                no room on the disk; nothing was changed
     └── BackendFailed           a model or service failed while working
-        └── DownloadFailed      a file could not be fetched
+        ├── DownloadFailed      a file could not be fetched
+        └── ModelAway           the process that runs the models is not there; it comes back by itself
 
 Codes are stable and machine-readable; messages are for people and say what to do.
 """
@@ -112,3 +113,7 @@ class BackendFailed(VisavisError):
 
 class DownloadFailed(BackendFailed):
     """A file could not be fetched; what arrived so far is kept for the next attempt where it can be continued."""
+
+
+class ModelAway(BackendFailed):
+    """The process that runs the models is not there at the moment; the same call succeeds when it is back."""

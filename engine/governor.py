@@ -10,7 +10,12 @@ before.
 Going down. Before a picture is restored, ``admit`` compares what that costs with the time that is left once every
 waiting picture got its mouth in time. A picture it does not fit into goes out unrestored; after the third in a second
 the session steps down (``late``). And as soon as the sum of what all speaking sessions cost exceeds ``DOWN_LOAD``,
-those at the highest level step down together (``load``): the dearest first, and nobody before others of that level.
+those at the highest level step down together (``load``): the dearest first, and nobody before others of that level; a
+session that does so for one of a higher priority says so (``priority``).
+
+Who does without. Sessions have priorities. The lowest one that still restores steps down, to the end, before the next
+one loses anything, whoever's pictures there is no time for; and no session steps up while one of a higher priority
+could. Among equals nobody is before others.
 
 Going up. A session steps up one level when it has been below what it wants for its patience and everybody at its level
 could do so within ``UP_LOAD``. What a level costs after seconds without it is not known, so before restoring begins
@@ -26,11 +31,12 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.quality import AUTO, LIVE, OFF, RESTORED_AVATAR, Quality, QualityState, Reason
 from engine.restore_costs import WEIGHT, RestoreCosts, duty
+from engine.schedule import PRIORITY
 from engine.types import FPS
 
 STAGES = ("window", "predict", "paste", "restore", "encode")
@@ -76,11 +82,13 @@ class Seat:
         reason: why it is at its level.
         on_change: called with this seat, its level before and its level now when its state changed, inside the call
             that changed it.
+        priority: 0 to 9; who has a lower one does without first.
     """
 
     asked: Quality
     wanted: int
     on_change: Callable[[Seat, int, int], None]
+    priority: int = PRIORITY
     cap: int = 0
     ready: bool | None = None
     reason: Reason = "asked"
@@ -131,11 +139,18 @@ class Governor:
 
     # Sessions -----------------------------------------------------------------------------------------------------
 
-    def enrol(self, asked: Quality, wanted: int, on_change: Callable[[Seat, int, int], None], now_s: float) -> Seat:
+    def enrol(
+        self,
+        asked: Quality,
+        wanted: int,
+        on_change: Callable[[Seat, int, int], None],
+        now_s: float,
+        priority: int = PRIORITY,
+    ) -> Seat:
         """A new session. Its first state is told by its ``state``, not by ``on_change``."""
-        seat = Seat(asked, wanted, on_change, cap=wanted, _patience_s=self._patience_s, _changed_s=now_s)
-        # Whoever comes while others do without, does without, too.
-        short = [other.cap for other in self._active(now_s) if other.cap < other.wanted and other.reason != "failed"]
+        seat = Seat(asked, wanted, on_change, priority, cap=wanted, _patience_s=self._patience_s, _changed_s=now_s)
+        # Whoever comes while others that matter as much do without, does without, too.
+        short = [other.cap for other in self._short(now_s) if other.priority >= priority]
         if short and min(short) < wanted:
             seat.cap, seat.reason = min(short), "load"
         seat._told = seat.state
@@ -205,8 +220,16 @@ class Governor:
         if seat.level < LIVE:
             return
         seat._missed_s.append(now_s)
-        if len(seat._missed_s) == MISSES and now_s - seat._missed_s[0] <= MISSES_WITHIN_S:
+        if len(seat._missed_s) < MISSES or now_s - seat._missed_s[0] > MISSES_WITHIN_S:
+            return
+        levels = {id(other): other.level for other in self._seats}
+        below = [other for other in self._active(now_s) if other.level >= LIVE and other.priority < seat.priority]
+        if not below:
             self._lower(seat, self._affordable(seat, now_s), "late", now_s)
+            return
+        seat._missed_s.clear()
+        for other in _dearest(below, levels):
+            self._lower(other, other.level - 1, "priority", now_s)
 
     def failed(self, seat: Seat, now_s: float) -> None:
         """Restoring a picture of a session failed; it is tried again after a while."""
@@ -214,14 +237,17 @@ class Governor:
 
     # Deciding -----------------------------------------------------------------------------------------------------
 
-    def admit(self, seat: Seat, now_s: float, due_s: float, waiting_s: Iterable[float] = ()) -> Admission:
+    def admit(
+        self, seat: Seat, now_s: float, due_s: float, waiting_s: Sequence[float] = (), beside: int = 0
+    ) -> Admission:
         """What may be done for a picture that has just got its mouth.
 
         Args:
             seat: whose picture.
             now_s: monotonic time, seconds.
-            due_s: when the picture is due.
-            waiting_s: when every picture is due that waits to be drawn; any order.
+            due_s: when the picture is due, or the most urgent of those beside it.
+            waiting_s: when every picture is due that waits to be drawn; the first one first.
+            beside: pictures that are restored together with it.
         """
         began = seat._active_s is None or now_s - seat._active_s > ACTIVE_S
         seat._active_s = now_s
@@ -231,10 +257,14 @@ class Governor:
         probe = self._step_up(seat, now_s)
         if seat.level < LIVE:
             return Admission(seat.level, probe)
-        if now_s + self._restoring.peak_s(seat.level, now_s) > self._free_until_s(due_s, waiting_s):
+        if not self.fits(seat.level, now_s, due_s, waiting_s, beside):
             self.missed(seat, now_s)
             return Admission(OFF, probe)
         return Admission(seat.level, probe)
+
+    def fits(self, level: int, now_s: float, due_s: float, waiting_s: Sequence[float], beside: int) -> bool:
+        """Whether there is time to restore a picture at a level together with so many others; see ``admit``."""
+        return now_s + (1 + beside) * self._restoring.peak_s(level, now_s) <= self._free_until_s(due_s, waiting_s)
 
     def fast(self) -> bool:
         """Whether restoring is so fast that two sessions on a thread could have it, as learned; else it is for few."""
@@ -250,7 +280,8 @@ class Governor:
         drawn_s = cost_s["predict"] + cost_s["paste"]
         active = self._active(now_s)
         renderer_s = sum(drawn_s + self._restoring.mean_s(levels[id(seat)], now_s) for seat in active)
-        machine_s = renderer_s + len(active) * cost_s["window"] + len(self._seats) * cost_s["encode"]
+        # Sessions that do not speak send packets that are encoded once for all.
+        machine_s = renderer_s + len(active) * (cost_s["window"] + cost_s["encode"])
         return FPS * max(renderer_s / self._threads, machine_s / self._cores)
 
     def _relieve(self, now_s: float) -> None:
@@ -260,13 +291,12 @@ class Governor:
             live = [seat for seat in self._active(now_s) if levels[id(seat)] >= LIVE]
             if not live:
                 break
-            highest = max(levels[id(seat)] for seat in live)
-            for seat in live:
-                if levels[id(seat)] == highest:
-                    levels[id(seat)] = highest - 1
+            for seat in _dearest(live, levels):
+                levels[id(seat)] -= 1
+        kept = max((seat.priority for seat in self._active(now_s) if levels[id(seat)] >= LIVE), default=0)
         for seat in self._seats:
             if levels[id(seat)] < seat.level:
-                self._lower(seat, levels[id(seat)], "load", now_s)
+                self._lower(seat, levels[id(seat)], "priority" if seat.priority < kept else "load", now_s)
 
     def _affordable(self, seat: Seat, now_s: float) -> int:
         """The next level down that costs less in its dearest picture than the present one."""
@@ -278,11 +308,15 @@ class Governor:
     def _active(self, now_s: float) -> list[Seat]:
         return [seat for seat in self._seats if seat._active_s is not None and now_s - seat._active_s <= ACTIVE_S]
 
-    def _free_until_s(self, due_s: float, waiting_s: Iterable[float]) -> float:
+    def _free_until_s(self, due_s: float, waiting_s: Sequence[float]) -> float:
         """Until when a thread may restore a picture: then all that wait still get their mouths in time."""
         drawn_s = ((self.costs_s["predict"] or 0.0) + (self.costs_s["paste"] or 0.0)) / self._threads
-        begun_s = [waiting - at * drawn_s for at, waiting in enumerate(sorted(waiting_s), 1)]
-        return min([due_s, *begun_s]) - MARGIN_S
+        all_s = len(waiting_s) * drawn_s
+        for at, waiting in enumerate(waiting_s, 1):
+            if waiting - all_s >= due_s:
+                break  # nor do those after it
+            due_s = min(due_s, waiting - at * drawn_s)
+        return due_s - MARGIN_S
 
     def _step_up(self, seat: Seat, now_s: float) -> int | None:
         """Raises a session whose time has come; or returns what must be measured before that."""
@@ -295,6 +329,12 @@ class Governor:
         known = self._restoring.of(level)
         measured = level < LIVE or known is None or seat.level >= LIVE or known.fresh(now_s)
         if measured and self._load_if_raised(seat, now_s) > UP_LOAD:
+            seat._fits_since_s = None
+            return None
+        if any(
+            other.priority > seat.priority and self._load_if_raised(other, now_s) <= UP_LOAD
+            for other in self._short(now_s)
+        ):
             seat._fits_since_s = None
             return None
         if seat._fits_since_s is None:
@@ -311,11 +351,18 @@ class Governor:
         return level
 
     def _load_if_raised(self, seat: Seat, now_s: float) -> float:
-        """The load when all sessions at this one's level that want more step up with it."""
-        levels = {
-            id(other): other.cap + 1 if other.cap == seat.cap < other.wanted else other.level for other in self._seats
-        }
-        return self._load(levels, now_s)
+        """The load when all its equals at its level that want more step up with it, and lower ones do without."""
+
+        def level(other: Seat) -> int:
+            if other.priority == seat.priority and other.cap == seat.cap < other.wanted:
+                return other.cap + 1
+            return OFF if other.priority < seat.priority else other.level
+
+        return self._load({id(other): level(other) for other in self._seats}, now_s)
+
+    def _short(self, now_s: float) -> list[Seat]:
+        """Speaking sessions that would have more if there were time."""
+        return [seat for seat in self._active(now_s) if seat.cap < seat.wanted and seat.reason != "failed"]
 
     # Changing -----------------------------------------------------------------------------------------------------
 
@@ -330,9 +377,18 @@ class Governor:
         seat.cap, seat.reason, seat._changed_s, seat._raised_s = seat.cap + 1, "recovered", now_s, now_s
         seat._fits_since_s = None
         self._tell(seat)
+        # Those that it matters more than make room.
+        self._relieve(now_s)
 
     def _tell(self, seat: Seat) -> None:
         state = seat.state
         if state != seat._told:
             before, seat._told = seat._told, state
             seat.on_change(seat, before.level if before is not None else state.level, state.level)
+
+
+def _dearest(live: Sequence[Seat], levels: dict[int, int]) -> list[Seat]:
+    """Who steps down next: of the lowest priority those at the highest level."""
+    lowest = min(seat.priority for seat in live)
+    highest = max(levels[id(seat)] for seat in live if seat.priority == lowest)
+    return [seat for seat in live if seat.priority == lowest and levels[id(seat)] == highest]

@@ -1,4 +1,4 @@
-"""What one session may hold, and what it refuses at the door.
+"""What one session may hold, what it refuses at the door, and how much it matters beside others.
 
 Place in the flow: texts and sounds of callers -> SessionLimits -> session.
 """
@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.conversation.tts.base import is_speakable
 from engine.errors import AudioInvalid, TextInvalid
+from engine.schedule import PRIORITY
 from engine.speech import require_playout
 from engine.types import PLAYOUT_RATE
 
@@ -24,11 +25,13 @@ class SessionLimits:
         queued: utterances waiting or playing; one more raises Busy.
         audio_s: longest sound of one ``play``, and of all that wait to be played together, seconds: whole sounds are
             held in memory, 96 kB a second.
+        priority: 0 to 9; where time is short, sessions of the lowest one do without first.
     """
 
     text_chars: int = 2000
     queued: int = 16
     audio_s: float = 600.0
+    priority: int = PRIORITY
 
     def require_text(self, text: str) -> None:
         """Raises TextInvalid: ``text_empty`` or ``text_too_long``."""

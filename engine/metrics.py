@@ -23,6 +23,8 @@ Invariants:
 | ``visavis_quality_steps_total{direction}`` | counter | ``moved_quality`` | levels went ``up`` or ``down`` |
 | ``visavis_turn_ms{stage}`` | histogram | ``turn_ms(stage)`` | from the end of speech to a stage of the answer |
 | ``visavis_turns_total{outcome}`` | counter | ``turns(outcome)`` | turns of conversations, by ``TURN_OUTCOMES`` |
+| ``visavis_given_up_total{priority}`` | counter | ``given_up(priority)`` | pictures that no time was left for, 0 to 9 |
+| ``visavis_avatar_bytes`` | gauge | ``avatar_bytes`` | memory that the pictures of all loaded avatars take |
 | ``visavis_unrestored_total`` | counter | ``unrestored`` | pictures that could not wait for the restorer |
 
 Kinds of frames: ``idle`` and ``speaking`` went out as meant; ``held`` went out with the previous mouth because the
@@ -36,6 +38,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from engine.governor import STAGES
 from engine.quality import MOST
+from engine.schedule import PRIORITIES
 
 _RENDER_BUCKETS_MS = (1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 120, 200)
 _STAGE_BUCKETS_MS = (0.1, 0.2, 0.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 80, 200, 1000)
@@ -99,6 +102,9 @@ class EngineMetrics:
         self._turn_ms = {stage: turn_ms.labels(stage) for stage in TURN_STAGES}
         turns = Counter("visavis_turns", "Turns of conversations", ["outcome"], registry=registry)
         self._turns = {outcome: turns.labels(outcome) for outcome in TURN_OUTCOMES}
+        given_up = Counter("visavis_given_up", "Pictures there was no time for", ["priority"], registry=registry)
+        self._given_up = [given_up.labels(str(priority)) for priority in range(PRIORITIES)]
+        self.avatar_bytes = Gauge("visavis_avatar_bytes", "Memory that avatars' pictures take", registry=registry)
         self.unrestored = Counter(
             "visavis_unrestored", "Pictures that could not wait for the restorer", registry=registry
         )
@@ -106,6 +112,10 @@ class EngineMetrics:
     def failures(self, stage: str) -> Counter:
         """The counter of failures of a stage: ``render``, ``restore``, ``voice``, ``recogniser`` or ``model``."""
         return self._failures.labels(stage)
+
+    def given_up(self, priority: int) -> Counter:
+        """The counter of pictures of sessions of a priority, 0 to 9, that no time was left for."""
+        return self._given_up[priority]
 
     def stage_ms(self, stage: str) -> Histogram:
         """The histogram of one of ``governor.STAGES``."""

@@ -9,12 +9,13 @@ Invariants:
 
 from __future__ import annotations
 
+import threading
 from fractions import Fraction
 
 import av
 import numpy as np
 from av.container import OutputContainer
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from engine.types import FPS
@@ -26,6 +27,9 @@ _BT709 = 1
 _EXACT = (
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
+
+# Setting swscale's tables up takes twice as long as converting a picture with them.
+_kept = threading.local()
 
 
 def add_h264(container: OutputContainer, size: tuple[int, int], *, crf: int, preset: str) -> VideoStream:
@@ -65,11 +69,17 @@ def to_yuv(picture: np.ndarray, index: int) -> av.VideoFrame:
 
 def to_bgr(frame: av.VideoFrame) -> np.ndarray:
     """A decoded yuv420p frame -> (H, W, 3) uint8 BGR."""
-    return frame.reformat(
+    reformatter = getattr(_kept, "to_bgr", None)
+    if reformatter is None:
+        reformatter = _kept.to_bgr = VideoReformatter()
+    return reformatter.reformat(
+        frame,
         format="bgr24",
         src_colorspace=Colorspace.ITU709,
         dst_colorspace=Colorspace.ITU709,
         src_color_range=ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
         interpolation=_EXACT,
+        # More of them wait for each other longer than they work, and stay for as long as the tables do.
+        threads=1,
     ).to_ndarray()

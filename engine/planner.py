@@ -114,6 +114,11 @@ class FramePlanner:
         """Whether the body may be changing what it does, so that the next frame takes longer to draw."""
         return self._body.restless(self._state.body, self.wishes)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the next silent frame needs no drawing, and nothing about it can be decided but that it is silent."""
+        return self._state.level == 0 and self._body.settled(self._state.body, self.wishes)
+
     def speak(self, mel: np.ndarray, audio: np.ndarray, utterance_id: int, *, gated: bool = False) -> FramePlan:
         """The next frame, with sound.
 

@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +38,8 @@ from engine.planner import SILENCE, FramePlan, FramePlanner
 from engine.playlist import Playlist
 from engine.quality import AUTO, Quality, QualityState
 from engine.renderer import Rendered, Renderer, SessionQuality
-from engine.slots import ProducerCounts, Published, Shown, Slot
+from engine.schedule import PRIORITY
+from engine.slots import ProducerCounts, Published, Shown, Slot, Slots
 from engine.speech import Catchup, Speech, Taken
 from engine.types import FRAME_MS, IDLE_UTTERANCE, REST_MOUTH, AvatarFrame, Playback
 
@@ -67,6 +67,7 @@ class Producer:
         on_starved: called with an utterance that was ended because its source gave no more sound.
         quality: what the session asks for.
         on_quality: called with every change of what it gets.
+        priority: of the session, 0 to 9; where time is short, the lowest does without first.
         metrics: where to count.
 
     Attributes:
@@ -88,10 +89,12 @@ class Producer:
         metrics: EngineMetrics,
         quality: Quality = AUTO,
         on_quality: Callable[[QualityState], None] = lambda state: None,
+        priority: int = PRIORITY,
     ) -> None:
         self.frames: DropOldest[AvatarFrame] = DropOldest(CHANNEL_FRAMES)
         self.counts = ProducerCounts()
-        self.quality = SessionQuality(prepared, renderer.restoring, quality, on_quality, metrics)
+        self.quality = SessionQuality(prepared, renderer.restoring, quality, on_quality, metrics, priority)
+        self._priority = priority
         self._renderer = renderer
         self._clock = clock
         self._on_published = on_published
@@ -104,9 +107,9 @@ class Producer:
         self._paused: Speech | None = None
         self._gain = Gain()
         self._waiting = False
-        self._slots: deque[Slot] = deque()
+        self._slots = Slots()
         self._next_pts = 0
-        self._shown = Shown(-1, self._avatar.frames[0], REST_MOUTH, Pose(0))
+        self._shown = Shown(-1, self._avatar.frames[0], REST_MOUTH, Pose(0), (self._avatar, 0))
         self._pace = Pace()
         self._catchup = Catchup()
         self._last_peak = 0
@@ -124,7 +127,7 @@ class Producer:
         """Ends the frames. Idempotent and time-limited."""
         await self._tasks.aclose()
         self.playlist.clear()
-        self._withdraw()
+        self._slots.withdraw()
         self.frames.close()
         await self.quality.aclose()
 
@@ -142,11 +145,13 @@ class Producer:
 
     def act(self, name: str) -> None:
         """Plays a clip of the avatar from one of the next frames on; an empty name ends the one that plays."""
+        self._commit(self._clock.now_s())
         self._planner.wishes = self._planner.wishes.act(name)
         self._wake.set()
 
     def set_listening(self, on: bool) -> None:
         """Whether somebody else has the floor."""
+        self._commit(self._clock.now_s())
         self._planner.wishes = replace(self._planner.wishes, listening=on)
         self._wake.set()
 
@@ -159,7 +164,7 @@ class Producer:
             What of the utterance that was playing left the producer; its id is 0 when none was.
         """
         speeches = [speech for speech in self._speeches() if speech not in keep]
-        self._put_back(keep)
+        self._slots.put_back(keep)
         self._silence_unread(speeches)
         playing = self._playing or self._paused
         playback = Playback(
@@ -182,7 +187,7 @@ class Producer:
         if self.playlist.held:
             return
         self._paused = self._playing or (self._slots[0].speech if self._slots else None)
-        self._put_back(self._speeches())
+        self._slots.put_back(self._speeches())
         self.playlist.held = True
         self._playing = None
         self._gain.mute()
@@ -200,14 +205,8 @@ class Producer:
 
     def _speeches(self) -> list[Speech]:
         """Every utterance that plays, waits, or is committed to be played."""
-        committed = [slot.speech for slot in self._slots]
-        every = [self._playing, *committed, *self.playlist]
+        every = [self._playing, *self._slots.speeches, *self.playlist]
         return list({id(speech): speech for speech in every if speech is not None}.values())
-
-    def _put_back(self, speeches: Iterable[Speech]) -> None:
-        """Gives utterances back what was committed of them."""
-        for speech in speeches:
-            speech.put_back([slot.taken for slot in self._slots if slot.speech is speech and slot.taken is not None])
 
     def _silence_unread(self, speeches: list[Speech]) -> None:
         """Published frames that nobody has taken yet keep their picture and lose their sound."""
@@ -229,18 +228,11 @@ class Producer:
         first = self._slots.popleft()
         if self._slots:
             self._planner.rewind(self._slots[0].plan)
-        self._withdraw()
+        self._slots.withdraw()
         first.plan, first.speech, first.taken = first.plan.silenced(), None, None
         self._slots.append(first)
         for _ in range(count - 1):
             self._commit_rest(None)
-
-    def _withdraw(self) -> None:
-        """Takes back whatever is committed, pictures that are being drawn included."""
-        for slot in self._slots:
-            if slot.rendering is not None:
-                slot.rendering.withdraw()
-        self._slots.clear()
 
     # Committing ---------------------------------------------------------------------------------------------------
 
@@ -259,7 +251,10 @@ class Producer:
             if publish_s - lead_s(speech) > now_s + _EPSILON_S:
                 return
             latest_s = publish_s - self._margin_s()
-            if speech is not None and speech.frames_ready:
+            if self._idles() and now_s > latest_s + _EPSILON_S:
+                # Decided when it had to be, though nobody was woken for it.
+                self._commit_rest(None)
+            elif speech is not None and speech.frames_ready:
                 self._commit_speech(speech, (latest_s - now_s) * 1000)
             elif now_s >= latest_s - _EPSILON_S:
                 self._commit_rest(speech if speech is not None and speech.started else None)
@@ -302,12 +297,12 @@ class Producer:
         self._slots.append(slot)
         prepared, other, share = self.quality.look_of(plan.sequence, not self._planner.restless)
         if not plan.drawn and other is None:
-            slot.image, slot.mouth = prepared.avatar.picture(plan.pose.index), REST_MOUTH
+            slot.show(prepared.avatar, plan.pose.index)
             return
         measured_from_s = self._clock.now_s() if alone else None
         try:
             slot.rendering = self._renderer.submit(
-                plan.job(prepared, other, share), self._handout_s(position), owner=self, session=self.quality.live
+                plan.job(prepared, other, share), self._handout_s(position), self, self.quality.live, self._priority
             )
         except VisavisError:
             return  # too busy: the picture before it is held
@@ -319,7 +314,7 @@ class Producer:
         error = result.exception()
         if error is not None:
             prepared, _, _ = self.quality.look_of(slot.plan.sequence)
-            slot.image, slot.mouth = prepared.avatar.picture(slot.plan.pose.nearest), REST_MOUTH
+            slot.show(prepared.avatar, slot.plan.pose.nearest)
             slot.plan = replace(slot.plan, pose=slot.plan.pose.simplified())
             if isinstance(error, VisavisError):
                 self._on_failure(error, slot.plan.utterance_id)
@@ -355,8 +350,14 @@ class Producer:
                 continue
             await self._wake.wait(self._clock, self._next_moment_s())
 
+    def _idles(self) -> bool:
+        """Whether the next frame, unless sound comes in time, is a picture as it is, which takes no time to draw."""
+        return not self._slots and self._planner.settled and not self.quality.restless
+
     def _next_moment_s(self) -> float:
         """When there is something to do, if nothing happens before."""
+        if self.playlist.current() is None and self._idles():
+            return self._handout_s(0)
         publish_s = self._handout_s(len(self._slots))
         speech = self.playlist.current()
         ready = speech is not None and speech.frames_ready > 0
@@ -371,17 +372,18 @@ class Producer:
             self.quality.unrestored()
         held = slot.image is None
         if slot.image is not None:
-            self._shown = Shown(plan.sequence, slot.image, slot.mouth, plan.pose)
+            self._shown = Shown(plan.sequence, slot.image, slot.mouth, plan.pose, slot.still)
         elif slot.rendering is not None:
             slot.rendering.withdraw()
         slot.published = True
-        _, image, mouth, pose = self._shown
+        _, image, mouth, pose, still = self._shown
         audio = self._gain.apply(plan.audio) if plan.speaking else plan.audio
-        frame = AvatarFrame(image, audio, self._next_pts, plan.utterance_id, plan.speaking, mouth, pose)
+        frame = AvatarFrame(image, audio, self._next_pts, plan.utterance_id, plan.speaking, mouth, pose, still)
         lost = self.frames.dropped
         self.frames.put(frame)
         self._next_pts += 1
-        self._count(frame, held, self.frames.dropped - lost, now_s)
+        late_s = now_s - self._clock.due_s(frame.pts)
+        self.counts.published(frame, held, self.frames.dropped - lost, late_s, self._metrics)
         if slot.speech is not None and slot.index is not None:
             slot.speech.heard(slot.index)
         # A microphone that is open but quiet is not playing.
@@ -389,12 +391,3 @@ class Producer:
         self._on_published(Published(frame, self._playing, slot.index, held, plan.pose.action, plan.pose.listening))
         if (starved := self.playlist.end_starved()) is not None:
             self._on_starved(starved)
-
-    def _count(self, frame: AvatarFrame, held: bool, lost: int, now_s: float) -> None:
-        self.counts.frames += 1
-        self.counts.held += held
-        kind = self._metrics.frames_speaking if frame.speaking else self._metrics.frames_idle
-        (self._metrics.frames_held if held else kind).inc()
-        if lost:
-            self._metrics.frames_dropped.inc(lost)
-        self._metrics.frame_late_ms.observe(max(0.0, now_s - self._clock.due_s(frame.pts)) * 1000)

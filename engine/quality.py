@@ -35,12 +35,13 @@ MOST = 5
 Quality = Literal["auto", 0, 1, 2, 3, 4, 5]
 """What a session asks for."""
 
-Reason = Literal["asked", "auto", "preparing", "late", "load", "recovered", "failed", "no_restorer"]
+Reason = Literal["asked", "auto", "preparing", "late", "load", "priority", "recovered", "failed", "no_restorer"]
 """Why a session is at its level:
 
 * ``asked``, ``auto``: it is what was asked for;
 * ``preparing``: the avatar's restored pictures are not there yet;
 * ``late``: with more, its pictures would have been late; ``load``: with more, those of all sessions would have been;
+* ``priority``: what it had went to sessions of a higher priority;
 * ``recovered``: it was lower and is on its way up;
 * ``failed``: the restorer failed on its pictures, or on the avatar;
 * ``no_restorer``: there is none.

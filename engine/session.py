@@ -41,7 +41,6 @@ from engine.types import AvatarFrame, Event, Playback
 from engine.voice_stages import VoiceStages
 
 DEFAULT_LIMITS = SessionLimits()
-
 Mode = Literal["converse", "mirror", "say"]
 """What becomes of microphone sound: it is answered, repeated, or ignored."""
 
@@ -124,6 +123,7 @@ class Session:
             metrics=self._metrics,
             quality=self._asked,
             on_quality=self._narrator.quality,
+            priority=self._limits.priority,
         )
         self._mirror.playlist = self._producer.playlist
         self._agenda.start(self._producer.playlist, self.clock)
@@ -233,6 +233,10 @@ class Session:
     def transcript(self) -> list[Line]:
         """What was said so far, by both, oldest first; empty where nobody answers."""
         return self._dialogue.transcript if self._dialogue is not None else []
+
+    def said_so_far(self) -> list[Line]:
+        """The same, with as much of an answer that is being heard as an interruption would leave of it."""
+        return self._dialogue.so_far if self._dialogue is not None else []
 
     def tell(self, kind: str, **data: object) -> None:
         """Publishes an event."""

@@ -9,16 +9,20 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from engine.avatar.body import IDLE_DOING, Doing, Pose
+from engine.avatar.bundle import Avatar
+from engine.metrics import EngineMetrics
 from engine.planner import FramePlan
 from engine.renderer import Rendering
 from engine.speech import Speech, Taken
-from engine.types import AvatarFrame
+from engine.types import REST_MOUTH, AvatarFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,14 @@ class Shown(NamedTuple):
         image: (H, W, 3) uint8 BGR.
         mouth: as in ``AvatarFrame``.
         pose: what of the avatar it shows.
+        still: as in ``AvatarFrame``.
     """
 
     sequence: int
     image: np.ndarray
     mouth: np.ndarray | None
     pose: Pose
+    still: tuple[Avatar, int] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -68,12 +74,38 @@ class Slot:
     rendering: Rendering | None = None
     image: np.ndarray | None = None
     mouth: np.ndarray | None = None
+    still: tuple[Avatar, int] | None = None
     published: bool = False
 
     @property
     def index(self) -> int | None:
         """Which frame of the speech it is; None when it holds no sound of it."""
         return self.taken[0] if self.taken is not None else None
+
+    def show(self, avatar: Avatar, index: int) -> None:
+        """Shows a picture of the avatar as it is."""
+        self.image, self.mouth, self.still = avatar.picture(index), REST_MOUTH, (avatar, index)
+
+
+class Slots(deque[Slot]):
+    """The committed frames of one producer, the one that is published next first."""
+
+    @property
+    def speeches(self) -> list[Speech]:
+        """Of each frame that has one."""
+        return [slot.speech for slot in self if slot.speech is not None]
+
+    def put_back(self, speeches: Iterable[Speech]) -> None:
+        """Gives utterances back what was committed of them."""
+        for speech in speeches:
+            speech.put_back([slot.taken for slot in self if slot.speech is speech and slot.taken is not None])
+
+    def withdraw(self) -> None:
+        """Takes back whatever is committed, pictures that are being drawn included."""
+        for slot in self:
+            if slot.rendering is not None:
+                slot.rendering.withdraw()
+        self.clear()
 
 
 @dataclass(slots=True)
@@ -95,3 +127,21 @@ class ProducerCounts:
     caught_up: int = 0
     skipped: int = 0
     unrestored: int = 0
+
+    def published(self, frame: AvatarFrame, held: bool, lost: int, late_s: float, metrics: EngineMetrics) -> None:
+        """Counts a frame that left.
+
+        Args:
+            frame: the frame.
+            held: its own picture was late.
+            lost: how many frames that nobody took it pushed out.
+            late_s: how long after its due time it left; negative when before.
+            metrics: where to count, too.
+        """
+        self.frames += 1
+        self.held += held
+        kind = metrics.frames_speaking if frame.speaking else metrics.frames_idle
+        (metrics.frames_held if held else kind).inc()
+        if lost:
+            metrics.frames_dropped.inc(lost)
+        metrics.frame_late_ms.observe(max(0.0, late_s) * 1000)

@@ -21,6 +21,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from engine.avatar.body import Pose
+    from engine.avatar.bundle import Avatar
 
 FPS = 25
 FRAME_MS = 1000 // FPS
@@ -76,6 +77,8 @@ class AvatarFrame:
         speaking: True while sound of an utterance plays.
         mouth: (len(MOUTH_SHAPES),) float32 weights in [0, 1], or None when the model does not tell.
         pose: which of the avatar's pictures ``image`` was made of, and how; None where nobody tells.
+        still: whose picture ``image`` is, and its number, when it is that picture as it is: no mouth, no fade, no lean.
+            Whoever has it encoded already need not look at ``image``. Else None.
     """
 
     image: np.ndarray
@@ -85,6 +88,7 @@ class AvatarFrame:
     speaking: bool = False
     mouth: np.ndarray | None = None
     pose: Pose | None = None
+    still: tuple[Avatar, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,8 @@ class Event:
 
     Attributes:
         type: ``state``, ``speaking``, ``caption``, ``viseme``, ``action_started``, ``action_ended``, ``quality``,
-            ``metrics``, ``error``, or one of a conversation: ``user_speaking``, ``transcript``, ``turn``, ``latency``,
-            ``interrupted``.
+            ``encoder``, ``metrics``, ``error``, or one of a conversation: ``user_speaking``, ``transcript``, ``turn``,
+            ``latency``, ``interrupted``.
         data: JSON-ready content; keys are listed in ``server/README.md``.
         at_s: monotonic time of the event, seconds.
     """

@@ -21,11 +21,12 @@ from engine.types import PLAYOUT_RATE
 from server import pcm_socket, schemas
 from server.access.gate import ACCESS
 from server.bodies import read_json
+from server.broadcast_routes import watch
 from server.compat.recording import RECORDINGS
 from server.conversions import CONVERSIONS
 from server.door import open_session
+from server.live_session import LiveSession
 from server.services import SERVICES, Services
-from server.sessions import LiveSession
 from server.transcript import as_lines, as_text
 
 _SHOWN = ("name", "title", "licence", "source", "synthetic", "consent")
@@ -47,8 +48,15 @@ def _live(request: web.Request) -> LiveSession:
 @routes.post("/offer")
 async def offer(request: web.Request) -> web.Response:
     """Answers a browser's offer with a new session."""
-    live, description = await open_session(request, await read_json(request, schemas.Offer))
+    wanted = await read_json(request, schemas.Offer)
+    if wanted.watch:
+        viewer_id, description = await watch(request, wanted.watch, wanted.sdp, wanted.type)
+        told = {"sdp": description.sdp, "type": description.type, "watch": wanted.watch, "viewer_id": viewer_id}
+        return web.json_response(told, headers={"Cache-Control": "no-store"})
+    live, description = await open_session(request, wanted)
     answer: dict[str, Any] = {"sdp": description.sdp, "type": description.type, "session_id": live.id}
+    if live.resumed:
+        answer["resumed"] = True
     if RECORDINGS in request.app:
         # LiveTalking's clients are understood, and that is what they call it.
         answer["sessionid"] = live.id
@@ -279,7 +287,7 @@ async def healthz(request: web.Request) -> web.Response:
             "version": services.version,
             "uptime_s": round(time.monotonic() - services.started_s, 1),
             "sessions": services.sessions.taken,
-            "max_sessions": services.config.max_sessions,
+            "max_sessions": services.sessions.places,
         },
         headers={"Cache-Control": "no-store"},
     )

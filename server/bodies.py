@@ -33,7 +33,7 @@ async def read_json(request: web.Request, model: type[M]) -> M:
     if request.content_type != "application/json":
         raise InvalidInput("unsupported_media_type", "Send JSON, with Content-Type: application/json.")
     try:
-        content = json.loads(await _read(request))
+        content = json.loads(await read_bytes(request))
     except (ValueError, RecursionError) as error:
         raise InvalidInput("invalid_json", "The body is not JSON.") from error
     return model.model_validate(content)
@@ -48,12 +48,13 @@ async def read_text(request: web.Request, content_type: str) -> str:
     if request.content_type != content_type:
         raise InvalidInput("unsupported_media_type", f"Send Content-Type: {content_type}.")
     try:
-        return (await _read(request)).decode()
+        return (await read_bytes(request)).decode()
     except UnicodeDecodeError as error:
         raise InvalidInput("invalid_text", "The body is not UTF-8 text.") from error
 
 
-async def _read(request: web.Request) -> bytes:
+async def read_bytes(request: web.Request) -> bytes:
+    """The body as it is. Raises InvalidInput ``body_too_large`` or ``request_timeout``."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):

@@ -15,6 +15,7 @@ import io
 import logging
 import secrets
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,8 +97,11 @@ class Conversion:
 class Conversions:
     """All conversions of the server."""
 
-    def __init__(self, uploads: Uploads, stages: VoiceStages) -> None:
-        """Args: uploads: takes files in; stages: change them."""
+    def __init__(
+        self, uploads: Uploads, stages: VoiceStages, new_id: Callable[[], str] = lambda: secrets.token_urlsafe(12)
+    ) -> None:
+        """Args: uploads: takes files in; stages: change them; new_id: makes unguessable ids."""
+        self._new_id = new_id
         self._uploads = uploads
         self._stages = stages
         self._tasks = Tasks("conversions")
@@ -127,7 +131,7 @@ class Conversions:
             stage = await self._stages.stage(change)
             assert stage is not None, "something is changed"
             samples = await self._uploads.sound(request)
-            conversion = Conversion(secrets.token_urlsafe(12), len(samples))
+            conversion = Conversion(self._new_id(), len(samples))
             self._kept[conversion.id] = conversion
         finally:
             self._coming -= 1

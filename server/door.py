@@ -8,13 +8,15 @@ taken.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from aiohttp import web
 
 from engine.errors import OfferInvalid
 from server import schemas
 from server.access.gate import ACCESS
+from server.live_session import LiveSession
 from server.services import SERVICES
-from server.sessions import LiveSession
 from server.signaling import Description
 from server.stage import Wishes
 
@@ -29,33 +31,36 @@ async def open_session(request: web.Request, wanted: schemas.Offer) -> tuple[Liv
     Raises:
         OfferInvalid: ``offer_invalid``.
         NotFound: ``avatar_unknown``, ``style_unknown``, ``language_model_unknown``.
-        AccessDenied: what was shown does not permit it, or nothing was.
+        AccessDenied: what was shown does not permit it, or nothing was; ``priority_denied``.
         Busy: ``server_full``, ``too_many_requests``.
         Closed: the server is stopping.
     """
     services = request.app[SERVICES]
     stage = services.stage
-    if wanted.session_id and services.sessions.lives(wanted.session_id):
+    sessions = services.sessions
+    if wanted.session_id and await sessions.knows(wanted.session_id):
         # Whoever knows the id was let in already.
-        return _dressed(wanted, *await services.sessions.rejoin(wanted.session_id, wanted.sdp, wanted.type))
+        return await sessions.rejoin(wanted.session_id, wanted.sdp, wanted.type, wanted.background)
     if not wanted.sdp.strip():
         raise OfferInvalid("offer_invalid", "The offer cannot be answered: it is empty.")
     access = request.app[ACCESS]
-    grant = access.grant(request, wanted.token, wanted.ticket)
+    if wanted.session_id and (former := await sessions.recall(wanted.session_id)) is not None:
+        # It was lost without anybody's doing, and goes on as another one.
+        wishes = former.wishes(wanted.session_id, wanted.background)
+        grant = access.returning(wanted.ticket, wishes.priority)
+        wishes = replace(wishes, standing=grant.standing)
+        with access.admission(grant):
+            return await sessions.open(
+                stage.known(former.avatar), wanted.sdp, wanted.type, former.mode, wishes, former.left_s()
+            )
+    grant = access.grant(request, wanted.token, wanted.ticket).with_priority(wanted.priority)
     avatar = stage.known(grant.avatar_for(wanted.avatar))
     mode = stage.mode if wanted.mode is None else "say" if wanted.mode == "idle" else wanted.mode
-    wishes = Wishes(wanted.quality, wanted.style or "", wanted.language_model or "")
+    wishes = Wishes(
+        wanted.quality, wanted.style or "", wanted.language_model or "", wanted.background, priority=grant.priority,
+        standing=grant.standing,
+    )  # fmt: skip
     stage.character(avatar).known_style(wishes.style)
     stage.language_models.known(wishes.language_model)
     with access.admission(grant):
-        opened = await services.sessions.open(avatar, wanted.sdp, wanted.type, mode, wishes, grant.max_session_s)
-    return _dressed(wanted, *opened)
-
-
-def _dressed(
-    wanted: schemas.Offer, live: LiveSession, description: Description
-) -> tuple[LiveSession, Description]:
-    """The session with its pictures as they were asked for."""
-    if wanted.background is not None:
-        live.peer.packing.choose(wanted.background)
-    return live, description
+        return await sessions.open(avatar, wanted.sdp, wanted.type, mode, wishes, grant.max_session_s)

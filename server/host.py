@@ -11,12 +11,13 @@ Invariants:
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from engine.config import Config
 from engine.conversation.answer import DialogueOptions
 from engine.conversation.asr.base import Recogniser
 from engine.conversation.dialogue import Dialogue
-from engine.conversation.history import History
+from engine.conversation.history import History, Line
 from engine.conversation.llm.base import LanguageModel
 from engine.conversation.phrases import phrases_in
 from engine.conversation.realtime.base import SpeakingModel, SpeakingService
@@ -80,7 +81,12 @@ class Host:
         return "mirror" if self._config.mode == "converse" and not self.hears else self._config.mode
 
     def attend(
-        self, session: Session, character: Character, style: str = "", language_model: str = ""
+        self,
+        session: Session,
+        character: Character,
+        style: str = "",
+        language_model: str = "",
+        lines: Sequence[Line] = (),
     ) -> Manner:
         """Gives a session somebody who answers.
 
@@ -88,6 +94,7 @@ class Host:
             session: without anybody yet.
             character: of its avatar.
             style, language_model: as ``Manner``.
+            lines: what was said before, where a conversation goes on.
 
         Returns:
             How it answers.
@@ -97,6 +104,7 @@ class Host:
         """
         config = self._config
         history = History()
+        history.restore(lines)
         manner = Manner(character, history, self.models, style, language_model)
         recogniser: Recogniser | None
         model: LanguageModel | SpeakingModel
@@ -121,7 +129,8 @@ class Host:
                 sentences=SentenceStream,
                 metrics=self._metrics,
                 options=DialogueOptions(
-                    greeting=character.greeting,
+                    # Whoever has talked with it was greeted.
+                    greeting="" if lines else character.greeting,
                     greeting_interruptible=config.greeting_interruptible == "yes",
                     speak_errors=config.on_failure == "speak",
                     wake_word=config.wake_word,

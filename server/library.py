@@ -69,6 +69,10 @@ class Library:
             raise NotFound("avatar_unknown", f"There is no such avatar; known: {', '.join(self.cards)}.")
         return (self.made_dir if name in self._made else self._shipped_dir) / name
 
+    def has_made(self, name: str) -> bool:
+        """Whether there is a folder of a made avatar of this name, known or not."""
+        return NAME_PATTERN.fullmatch(name) is not None and (self.made_dir / name).is_dir()
+
     def add(self, name: str) -> AvatarCard:
         """Learns of an avatar whose folder now is in ``made_dir``.
 

@@ -59,6 +59,7 @@ _STATUS_BY_CODE = {
     "origin_forbidden": 403,
     "studio_off": 403,
     "token_avatar": 403,
+    "priority_denied": 403,
     "token_origin": 403,
     "not_acceptable": 406,
     "request_timeout": 408,
@@ -74,6 +75,8 @@ _STATUS_BY_CODE = {
     "upgrade_required": 426,
     "server_full": 503,
     "shutting_down": 503,
+    "worker_lost": 503,
+    "worker_silent": 504,
 }
 _STATUS_BY_CLASS: tuple[tuple[type[VisavisError], int], ...] = (
     (OfferInvalid, 400),

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
@@ -32,6 +33,17 @@ logger = logging.getLogger(__name__)
 Background = Literal["filmed", "packed"]
 Dress = Callable[[AvatarFrame], np.ndarray]
 """What is shown of a frame: (H, W, 3) uint8 BGR. Called on an encoder's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The dress of whoever gets colour above matte; the same for all who get the same matte."""
+
+    matte: Matte
+
+    def __call__(self, frame: AvatarFrame) -> np.ndarray:
+        """What is shown of a frame, see ``pack``."""
+        return pack(frame, self.matte)
 
 
 class Packing:
@@ -84,7 +96,7 @@ class Packing:
             self.background = "filmed"
             self._tell("error", error.to_dict())
         else:
-            self._change(lambda frame: pack(frame, matte))
+            self._change(Packed(matte))
 
     def _change(self, dress: Dress | None) -> None:
         self.dress = dress

@@ -36,8 +36,8 @@ from engine.errors import AudioInvalid, Busy, Closed, InvalidInput, VisavisError
 from engine.session import Session
 from engine.speech import SpeechStream
 from server.backlog import Backlog
+from server.live_session import LiveSession
 from server.schemas import PcmHello, explain_validation
-from server.sessions import LiveSession
 
 logger = logging.getLogger(__name__)
 

@@ -13,65 +13,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from aiortc import MediaStreamTrack, RTCIceCandidate, RTCPeerConnection
 
-from engine.avatar.bundle import Avatar
-from engine.avatar.matte_file import Matte
-from engine.errors import BackendFailed, InvalidInput
 from engine.session import Session
-from engine.types import AvatarFrame
 from server import signaling
-from server.channel import ControlChannel
 from server.countdown import Countdown
-from server.encoder import EncoderPool
+from server.encoder_pool import EncoderPool
+from server.fan import Fan
 from server.manner import Manner
 from server.metrics import EndReason, ServerMetrics
 from server.microphone import Microphone, skip_jitter_buffer
-from server.packing import Dress, Packing
-from server.tracks import AvatarAudioTrack, AvatarVideoTrack, MediaPump, report_due_times, route_key_frame_requests
+from server.packing import Dress
+from server.peer_options import PeerOptions
+from server.sending import packets_received, send_parcels
+from server.showing import CLOSE_TIMEOUT_S, Showing, Watcher
+from server.tracks import AvatarAudioTrack, AvatarVideoTrack, MediaPump, route_key_frame_requests
 
 logger = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT_S = 1.5
 SETTLED_S = 5.0
 """A connection whose state has not changed for so long starts nothing any more."""
 
 
-async def no_matte(avatar: Avatar) -> Matte:
-    """For servers that show everybody as filmed. Raises BackendFailed ``matte_failed``."""
-    raise BackendFailed("matte_failed", f"This server shows {avatar.title} as filmed.")
-
-
-@dataclass(frozen=True, slots=True)
-class PeerOptions:
-    """How peers connect and how long they may be silent.
-
-    Attributes:
-        ice_servers: STUN and TURN servers in the browser's own form, with credentials for one peer; none by default.
-        video_codec: ``auto``, ``h264`` or ``vp8``.
-        video_bitrate: bits per second.
-        connect_timeout_s: from the answer to a connection.
-        heartbeat_timeout_s: silence after which a browser has vanished.
-        return_timeout_s: how long a session waits for a browser that was lost.
-        idle_timeout_s: time without speech after which nobody needs the session any more.
-        matte: makes or fetches the matte of an avatar.
-    """
-
-    ice_servers: Callable[[], Sequence[dict[str, Any]]] = tuple
-    video_codec: str = "auto"
-    video_bitrate: int = 1_500_000
-    connect_timeout_s: float = 15.0
-    heartbeat_timeout_s: float = 4.0
-    return_timeout_s: float = 30.0
-    idle_timeout_s: float = 300.0
-    matte: Callable[[Avatar], Awaitable[Matte]] = no_matte
-
-
-class Peer:
+class Peer(Showing):
     """A browser that watches one session."""
 
     def __init__(
@@ -82,6 +48,8 @@ class Peer:
         pool: EncoderPool,
         options: PeerOptions,
         metrics: ServerMetrics,
+        fan: Fan | None = None,
+        watchers: set[Watcher] | None = None,
     ) -> None:
         """
         Args:
@@ -91,25 +59,18 @@ class Peer:
             pool: where pictures and sound are encoded.
             options: how to connect.
             metrics: where to count.
+            fan: what others get of the session; while anybody takes it, the session is not idle.
+            watchers: who is shown every frame beside the browser.
         """
-        self._session = session
+        super().__init__(session, manner, session_id, options, watchers)
         self._pool = pool
-        self._options = options
         self._metrics = metrics
-        self.channel = ControlChannel(session, manner, session_id, lambda: self._end(EndReason.CLOSED))
-        self.packing = Packing(lambda: options.matte(session.avatar), self._wear, self.channel.send)
-        self.channel.on_background = self.packing.choose
-        self.ended: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
-        """Done when the peer is of no more use; the first reason counts."""
+        self._fan = fan
         self._connected = asyncio.Event()
         self._connection = RTCPeerConnection(signaling.rtc_configuration(options.ice_servers()))
+        self._trickle = signaling.Trickle(self._connection)
         self._video: AvatarVideoTrack | None = None
         self._audio: AvatarAudioTrack | None = None
-        self._pump: MediaPump | None = None
-        self.watcher: Callable[[AvatarFrame], None] | None = None
-        """Who is shown every frame beside the browser."""
-        self._candidates = 0
-        self._tasks: set[asyncio.Task[None]] = set()
         self._microphones = 0
         self._changed_s = time.monotonic()
 
@@ -128,6 +89,7 @@ class Peer:
             on_dropped=self._metrics.pictures_dropped.inc,
             on_encoded=self._encoded,
             on_failed=lambda: self._end(EndReason.FAILED),
+            on_hurried=lambda hurried: self._session.tell("encoder", hurried=hurried),
         )
         video.dress = self.packing.dress
         self._audio = audio = AvatarAudioTrack(self._session.clock, self._pool)
@@ -137,13 +99,14 @@ class Peer:
         description = await signaling.answer(self._connection, offer, codec, video, audio if offer.has_audio else None)
         for transceiver in self._connection.getTransceivers():
             if transceiver.sender.track is video:
-                report_due_times(transceiver.sender, video)
+                send_parcels(transceiver.sender, video)
                 route_key_frame_requests(transceiver.sender, video)
             elif transceiver.sender.track is audio:
-                report_due_times(transceiver.sender, audio)
+                send_parcels(transceiver.sender, audio)
                 skip_jitter_buffer(transceiver.receiver)
-        self._pump = MediaPump(self._session, video, audio)
-        self._start("pump", self._pump.run(), EndReason.FAILED)
+        pump = MediaPump(self._session, video, audio)
+        pump.watcher = self._show
+        self._start("pump", pump.run(), EndReason.FAILED)
         self._start("channel", self.channel.run(), EndReason.FAILED)
         self._start("watch", self._watch(), None)
         return description
@@ -154,30 +117,15 @@ class Peer:
         Raises:
             InvalidInput: ``too_many_candidates``.
         """
-        self._candidates += len(candidates)
-        if self._candidates > signaling.MAX_CANDIDATES:
-            raise InvalidInput("too_many_candidates", f"At most {signaling.MAX_CANDIDATES} candidates are of use.")
-        for candidate in candidates:
-            await self._connection.addIceCandidate(candidate)
-
-    def watch(self, watcher: Callable[[AvatarFrame], None] | None) -> None:
-        """Shows every frame from now on to somebody, or to nobody any more; who watches must return at once."""
-        self.watcher = watcher
-        if self._pump is not None:
-            self._pump.watcher = watcher
+        await self._trickle.add(candidates)
 
     async def let_go(self, reason: EndReason = EndReason.CLOSED) -> None:
-        """Ends every task, so that another peer can show the session; quick and idempotent. Call ``aclose`` too."""
+        """Ends every task, so that another can show the session; quick and idempotent. Call ``aclose`` too."""
         self._end(reason)
         for track in (self._video, self._audio):
             if track is not None:
                 track.stop()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
-        await self.packing.aclose()
+        await super().let_go(reason)
 
     async def aclose(self) -> None:
         """Closes the connection and ends every task; idempotent and time-limited."""
@@ -194,27 +142,6 @@ class Peer:
                     await self._video.aclose()
         except TimeoutError:
             logger.warning("a peer connection did not close in %.1f s", CLOSE_TIMEOUT_S)
-
-    def _start(self, name: str, work: Coroutine[Any, Any, None], reason: EndReason | None) -> None:
-        """Runs work of this peer; its end is the peer's end when a reason is given, its failure always is."""
-
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception:
-                logger.exception("the peer's %s task failed", name)
-                self._end(EndReason.FAILED)
-            else:
-                if reason is not None:
-                    self._end(reason)
-
-        task = asyncio.create_task(guarded(), name=f"peer-{name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _end(self, reason: EndReason) -> None:
-        if not self.ended.done():
-            self.ended.set_result(reason)
 
     def _encoded(self, seconds: float) -> None:
         self._metrics.encode_ms.observe(seconds * 1000)
@@ -259,18 +186,17 @@ class Peer:
             # A page that opened the channel owes heartbeats; any other client shows its life by reports and sound.
             if self.channel.last_seen_s is not None:
                 seen_s = self.channel.last_seen_s
-            elif (received := await self._packets_received()) > packets:
+            elif (received := packets_received(self._connection)) > packets:
                 packets, seen_s = received, time.monotonic()
             now_s = time.monotonic()
             alive_s = seen_s + self._options.heartbeat_timeout_s - now_s
             wanted_s = self.channel.last_speech_s + self._options.idle_timeout_s - now_s
+            if self._fan is not None and self._fan.is_wanted:
+                # Others watch, whether anything is said or not.
+                wanted_s = self._options.idle_timeout_s
             if alive_s <= 0 or wanted_s <= 0:
                 self._end(EndReason.VANISHED if alive_s <= 0 else EndReason.IDLE)
                 return
             # Without a channel the signs of life are counted, not timed: look twice in the time allowed.
             look_s = alive_s if self.channel.last_seen_s is not None else alive_s / 2
             await asyncio.sleep(min(countdown.left(wanted_s), look_s))
-
-    async def _packets_received(self) -> int:
-        report = await self._connection.getStats()
-        return sum(stats.packetsReceived for stats in report.values() if stats.type == "transport")

@@ -57,6 +57,7 @@ def _exact_origin(text: str) -> str:
 Origin = Annotated[StrictStr, Field(max_length=300), AfterValidator(_exact_origin)]
 Semitones = Annotated[StrictFloat | StrictInt, Field(ge=-12, le=12)]
 Milliseconds = Annotated[StrictFloat | StrictInt, Field(ge=0, le=1e15)]
+OutputName = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 QualityLevel = Annotated[Level, BeforeValidator(_no_look_alike)]
 
 
@@ -80,6 +81,19 @@ class Offer(BaseModel):
     token: Text | None = Field(default=None, max_length=2000)
     ticket: Text | None = Field(default=None, max_length=100)
     session_id: Text | None = Field(default=None, max_length=100)
+    watch: Text | None = Field(default=None, max_length=100)
+    priority: StrictInt | None = Field(default=None, ge=0, le=9)
+
+
+class BroadcastRequest(_Strict):
+    """What a broadcast shows."""
+
+    avatar: Text | None = Field(default=None, max_length=200)
+    mode: Literal["converse", "say"] | None = None
+    quality: QualityLevel | None = None
+    style: Text | None = Field(default=None, max_length=100)
+    language_model: Text | None = Field(default=None, max_length=300)
+    outputs: list[OutputName] = Field(default_factory=list, max_length=20)
 
 
 class TokenRequest(_Strict):
@@ -89,12 +103,13 @@ class TokenRequest(_Strict):
     origin: Origin | None = None
     duration_s: StrictInt | None = Field(default=None, ge=60, le=600)
     max_session_s: StrictFloat | StrictInt | None = Field(default=None, ge=10, le=604_800)
+    priority: StrictInt | None = Field(default=None, ge=0, le=9)
     page_token: Text | None = Field(default=None, max_length=2000)
 
     @model_validator(mode="after")
     def _settled(self) -> TokenRequest:
-        if self.page_token is not None and (self.avatar is not None or self.origin is not None):
-            raise ValueError("a page token settles avatar and origin")
+        if self.page_token is not None and (self.avatar, self.origin, self.priority) != (None, None, None):
+            raise ValueError("a page token settles avatar, origin and priority")
         return self
 
 
@@ -235,6 +250,12 @@ class Heard(_Strict):
 
     turn_id: StrictInt
     server_ms: Milliseconds
+
+
+class StartOutput(_Strict):
+    """Where a session is sent, too: the name of a target of the option ``publish``."""
+
+    name: OutputName
 
 
 class PcmHello(_Strict):

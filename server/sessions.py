@@ -17,71 +17,30 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
 from engine.errors import Busy, Closed, NotFound, OfferInvalid
 from engine.session import Mode, Session
 from server import signaling
+from server.audience import Audience
 from server.countdown import Countdown
-from server.encoder import EncoderPool
+from server.encoder_pool import EncoderPool
+from server.fan import Fan
+from server.live_session import CLOSE_TIMEOUT_S, LiveSession, close
 from server.manner import Manner
 from server.metrics import EndReason, ServerMetrics
-from server.peer import Peer, PeerOptions
+from server.packing import Background
+from server.peer import Peer
+from server.peer_options import PeerOptions
+from server.showing import Showing, Watcher
+from server.snapshot import Snapshot
 from server.stage import NO_WISHES, Wishes
 
 logger = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT_S = 3.5
 LOST = (EndReason.VANISHED, EndReason.CONNECTION_FAILED, EndReason.NEVER_CONNECTED)
 """Ways to lose a browser that did not mean to go."""
-FAREWELL_S = 0.05
-"""Closing a connection throws away what its data channel has not sent; this is time for one message."""
-
-_FAREWELLS = {
-    EndReason.IDLE: "Nothing was said for a while, so the place was given back.",
-    EndReason.TOO_LONG: "The longest time a session may last is over.",
-    EndReason.CLOSED: "The session was closed.",
-}
-
-
-@dataclass(slots=True)
-class LiveSession:
-    """One place that is taken.
-
-    Attributes:
-        id: what the browser calls it.
-        session: the conversation.
-        peer: the browser that watches it; another one after it was lost and came back.
-        avatar: name of the face.
-        manner: how it answers.
-        ended: done when the session is of no more use; the first reason counts.
-    """
-
-    id: str
-    session: Session
-    peer: Peer
-    avatar: str
-    manner: Manner
-    ended: asyncio.Future[EndReason] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    _lost: bool = False
-    _passed_on: bool = False
-    _news: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
-    _joining: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
-    _formers: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
-    _life: asyncio.Task[None] | None = field(default=None, repr=False)
-
-    def end(self, reason: EndReason) -> None:
-        """Starts to end it; the place is free a moment later."""
-        if not self.ended.done():
-            self.ended.set_result(reason)
-        self._news.set()
-
-    def _dismiss(self, peer: Peer) -> None:
-        """Closes a peer that shows the session no more, while the session goes on."""
-        task = asyncio.create_task(_close(peer), name="former-peer")
-        self._formers.add(task)
-        task.add_done_callback(self._formers.discard)
+ENDLESS_S = 10 * 365 * 86_400.0
 
 
 class Sessions:
@@ -95,6 +54,7 @@ class Sessions:
         metrics: ServerMetrics,
         max_sessions: int,
         max_duration_s: float,
+        id_prefix: str = "",
     ) -> None:
         """
         Args:
@@ -105,22 +65,38 @@ class Sessions:
             metrics: where to count.
             max_sessions: places.
             max_duration_s: longest life of a session.
+            id_prefix: what all ids begin with, so that others can tell whose they are.
         """
         self._create = create
         self._pool = pool
         self._options = options
         self._metrics = metrics
-        self._max_sessions = max_sessions
+        self.places = max_sessions
+        """How many sessions there may be at a time; who is here stays when it falls."""
         self._max_duration_s = max_duration_s
+        self._id_prefix = id_prefix
+        self.on_ended: Callable[[LiveSession, EndReason], None] = lambda live, reason: None
+        """Told of the end of each session."""
         self._live: dict[str, LiveSession] = {}
         self._lives: set[asyncio.Task[None]] = set()
         self._taken = 0
+        self.asked = 0
+        """How often a place was asked for."""
         self._closing = False
 
     @property
     def taken(self) -> int:
         """Places taken, those still opening or closing included."""
         return self._taken
+
+    @property
+    def live(self) -> Collection[LiveSession]:
+        """All sessions, those that are ending included."""
+        return self._live.values()
+
+    def new_id(self) -> str:
+        """An unguessable id that nobody has."""
+        return self._id_prefix + secrets.token_urlsafe(12)
 
     async def open(
         self,
@@ -156,8 +132,38 @@ class Sessions:
         except OfferInvalid:
             self._metrics.offer("invalid")
             raise
+        longest_s = min(self._max_duration_s, max_duration_s or self._max_duration_s)
+        try:
+            live, description = await self._open(avatar, offer, mode, wishes, longest_s)
+        except Busy:
+            raise
+        except BaseException as error:
+            self._metrics.offer("invalid" if isinstance(error, OfferInvalid | NotFound) else "failed")
+            raise
+        self._metrics.offer("answered")
+        return live, description
+
+    async def open_unseen(self, avatar: str, mode: Mode = "say", wishes: Wishes = NO_WISHES) -> LiveSession:
+        """A session without a browser of its own, for all who take its fan; it lasts for as long as it is of use.
+
+        Args:
+            avatar: name of a known avatar.
+            mode: whether it answers.
+            wishes: what else is wanted of it.
+
+        Raises:
+            NotFound, Busy, Closed: as ``open``.
+        """
+        if self._closing:
+            raise Closed("shutting_down", "The server is stopping.")
+        return (await self._open(avatar, None, mode, wishes, ENDLESS_S))[0]
+
+    async def _open(
+        self, avatar: str, offer: signaling.Offer | None, mode: Mode, wishes: Wishes, longest_s: float
+    ) -> tuple[LiveSession, signaling.Description]:
+        self.asked += 1
         lost = None
-        if self._taken < self._max_sessions:
+        if self._taken < self.places:
             self._taken += 1
         else:
             lost = next(self._waiting(), None)
@@ -165,38 +171,64 @@ class Sessions:
                 self.turned_away()
                 raise Busy("server_full", "All places are taken; try again in a moment.")
             # Somebody who is here comes before somebody who may come back.
-            lost._passed_on = True
+            lost.passed_on = True
             lost.end(EndReason.VANISHED)
         session: Session | None = None
-        peer: Peer | None = None
+        peer: Showing | None = None
+        fan: Fan | None = None
         try:
             if lost is not None:
-                await _finished(lost)
+                await lost.finished()
             session, manner = await self._create(avatar, wishes)
             await session.start()
-            live_id = secrets.token_urlsafe(12)
-            peer = Peer(session, manner, live_id, self._pool, self._options, self._metrics)
-            description = await peer.answer(offer)
+            live_id = self.new_id()
+            fan = Fan(
+                session.clock,
+                self._pool,
+                self._options.video_bitrate,
+                lambda seconds: self._metrics.encode_ms.observe(seconds * 1000),
+                self._metrics.pictures_dropped.inc,
+            )
+            watchers: set[Watcher] = {fan.offer}
+            description = signaling.Description("", "")
+            if offer is None:
+                peer = audience = self._audience(session, manner, live_id, fan, watchers)
+                audience.begin()
+            else:
+                peer = browser = self._peer(session, manner, live_id, fan, watchers)
+                description = await browser.answer(offer)
             session.set_mode(mode)
-        except BaseException as error:
-            self._metrics.offer("invalid" if isinstance(error, OfferInvalid | NotFound) else "failed")
-            await self._free(session, peer)
+            if wishes.background is not None:
+                peer.packing.choose(wishes.background)
+        except BaseException:
+            await self._free(session, peer, fan)
             raise
-        live = LiveSession(live_id, session, peer, avatar, manner)
+        end_s = time.monotonic() + longest_s
+        live = LiveSession(
+            live_id, session, peer, avatar, manner, fan, watchers, bool(wishes.former), end_s, wishes.priority
+        )
         self._live[live_id] = live
-        live._life = asyncio.create_task(self._live_and_end(live, max_duration_s), name="session-life")
-        self._lives.add(live._life)
-        live._life.add_done_callback(self._lives.discard)
-        self._metrics.offer("answered")
+        live.life = asyncio.create_task(self._live_and_end(live), name="session-life")
+        self._lives.add(live.life)
+        live.life.add_done_callback(self._lives.discard)
         return live, description
 
-    async def rejoin(self, session_id: str, sdp: str, kind: str) -> tuple[LiveSession, signaling.Description]:
+    def _peer(self, session: Session, manner: Manner, live_id: str, fan: Fan, watchers: set[Watcher]) -> Peer:
+        return Peer(session, manner, live_id, self._pool, self._options, self._metrics, fan, watchers)
+
+    def _audience(self, session: Session, manner: Manner, live_id: str, fan: Fan, watchers: set[Watcher]) -> Audience:
+        return Audience(session, manner, live_id, self._options, fan, watchers)
+
+    async def rejoin(
+        self, session_id: str, sdp: str, kind: str, background: Background | None = None
+    ) -> tuple[LiveSession, signaling.Description]:
         """Answers an offer of a browser that lost its connection, or wants another: its session goes on with it.
 
         Args:
             session_id: of a session that lives; whoever watched it until now watches it no more.
             sdp: the browser's session description.
             kind: its type, ``offer``.
+            background: what is behind the person from now on; as before when None.
 
         Raises:
             NotFound: ``session_not_found``.
@@ -207,32 +239,31 @@ class Sessions:
         except OfferInvalid:
             self._metrics.offer("invalid")
             raise
-        async with self.get(session_id)._joining:
+        async with self.get(session_id).joining:
             live = self.get(session_id)
             former = live.peer
             # Frames are for one: the former peer must have stopped taking them.
             await former.let_go(EndReason.VANISHED)
-            peer = Peer(live.session, live.manner, live.id, self._pool, self._options, self._metrics)
+            peer = self._peer(live.session, live.manner, live.id, live.fan, live.watchers)
             peer.channel.continue_from(former.channel)
-            peer.packing.choose(former.packing.background)
+            peer.packing.choose(background or former.packing.background)
             try:
                 description = await peer.answer(offer)
                 self.get(session_id)
             except BaseException as error:
                 self._metrics.offer("invalid" if isinstance(error, OfferInvalid) else "failed")
-                live._dismiss(peer)
-                live._news.set()
+                live.dismiss(peer)
+                live.tell()
                 raise
-            peer.watch(former.watcher)
             live.peer = peer
-            live._news.set()
-            live._dismiss(former)
+            live.tell()
+            live.dismiss(former)
         self._metrics.offer("answered")
         return live, description
 
     def _waiting(self) -> Iterator[LiveSession]:
         """Sessions whose browser is lost, the one that waits longest first."""
-        return (live for live in self._live.values() if live._lost and not live.ended.done())
+        return (live for live in self._live.values() if live.lost and not live.ended.done())
 
     def get(self, session_id: str) -> LiveSession:
         """A session by id.
@@ -247,11 +278,19 @@ class Sessions:
     @property
     def free(self) -> int:
         """Places that nobody has taken, or only somebody who is lost."""
-        return self._max_sessions - self._taken + sum(1 for _ in self._waiting())
+        return self.places - self._taken + sum(1 for _ in self._waiting())
 
     def turned_away(self) -> None:
         """Counts an offer for which there was no place."""
         self._metrics.offer("full")
+
+    async def knows(self, session_id: str) -> bool:
+        """As ``lives``, of sessions wherever they are."""
+        return self.lives(session_id)
+
+    async def recall(self, session_id: str) -> Snapshot | None:
+        """What is left of a session that was lost: nothing, where it would have been lost with this process."""
+        return None
 
     def lives(self, session_id: str) -> bool:
         """Whether there is such a session."""
@@ -270,7 +309,17 @@ class Sessions:
         """
         live = self.get(session_id)
         live.end(EndReason.CLOSED)
-        await _finished(live)
+        await live.finished()
+
+    def shut_door(self) -> None:
+        """Lets no one in any more, save those who come back."""
+        self._closing = True
+
+    async def drain(self, limit_s: float) -> None:
+        """Lets no one in any more, and returns when all have gone, or after a while."""
+        self.shut_door()
+        if self._lives:
+            await asyncio.wait(self._lives, timeout=limit_s)
 
     async def aclose(self) -> None:
         """Ends all sessions at once and lets no one in; idempotent."""
@@ -281,34 +330,39 @@ class Sessions:
         if self._lives:
             await asyncio.wait(self._lives)
 
-    async def _live_and_end(self, live: LiveSession, max_duration_s: float | None) -> None:
-        end_s = time.monotonic() + min(self._max_duration_s, max_duration_s or self._max_duration_s)
+    async def _live_and_end(self, live: LiveSession) -> None:
         countdown = Countdown(lambda *event: live.peer.channel.send(*event), EndReason.TOO_LONG)
         while not live.ended.done():
-            left_s = end_s - time.monotonic()
+            left_s = live.end_s - time.monotonic()
             if left_s <= 0:
                 live.end(EndReason.TOO_LONG)
-            elif live.peer.ended.done() and not live._joining.locked():
+            elif live.peer.ended.done() and not live.joining.locked():
                 await self._wait_for_return(live, left_s)
             else:
-                live.peer.ended.add_done_callback(lambda _: live._news.set())
-                await _news(live, countdown.left(left_s))
+                live.peer.ended.add_done_callback(lambda _: live.tell())
+                await live.news(countdown.left(left_s))
         reason = live.ended.result()
-        if reason in _FAREWELLS and live.peer.channel.is_open:
-            live.peer.channel.send("state", {"state": "ended", "reason": reason, "message": _FAREWELLS[reason]})
-            await asyncio.sleep(FAREWELL_S)
+        await live.say_farewell(reason)
         self._metrics.ended(reason)
+        self.on_ended(live, reason)
         logger.info("session %s ended: %s", live.id[:6], reason)
         self._live.pop(live.id, None)
         try:
-            if live._formers:
-                await asyncio.wait(live._formers)
+            await live.dismissed()
         finally:
-            await self._free(live.session, live.peer, passed_on=live._passed_on)
+            await self._free(live.session, live.peer, live.fan, passed_on=live.passed_on)
 
     async def _wait_for_return(self, live: LiveSession, left_s: float) -> None:
         """Keeps a session whose peer has ended until a new one shows it, or nobody will."""
         lost, reason = live.peer, live.peer.ended.result()
+        if reason in LOST and live.fan.is_wanted:
+            # Others watch: it goes on before them, and whoever comes back finds it going on.
+            live.peer = audience = self._audience(live.session, live.manner, live.id, live.fan, live.watchers)
+            audience.channel.continue_from(lost.channel)
+            await lost.let_go(reason)
+            audience.begin()
+            live.dismiss(lost)
+            return
         patience_s = min(left_s, self._options.return_timeout_s)
         # Who never opened our channel knows no way back.
         if reason not in LOST or not live.peer.channel.known or patience_s <= 0:
@@ -317,45 +371,23 @@ class Sessions:
         logger.info("session %s lost its browser: %s", live.id[:6], reason)
         # What it says is kept for whoever comes back to hear it.
         live.session.pause()
-        live._dismiss(lost)
-        live._lost = True
+        live.dismiss(lost)
+        live.lost = True
         gone_s = time.monotonic() + patience_s
         while not live.ended.done() and live.peer is lost:
             wait_s = gone_s - time.monotonic()
-            if wait_s > 0 or live._joining.locked():
-                await _news(live, wait_s if wait_s > 0 else CLOSE_TIMEOUT_S)
+            if wait_s > 0 or live.joining.locked():
+                await live.news(wait_s if wait_s > 0 else CLOSE_TIMEOUT_S)
             else:
                 live.end(reason)
-        live._lost = False
+        live.lost = False
 
-    async def _free(self, session: Session | None, peer: Peer | None, *, passed_on: bool = False) -> None:
+    async def _free(
+        self, session: Session | None, peer: Showing | None, fan: Fan | None, *, passed_on: bool = False
+    ) -> None:
         try:
-            for part in (peer, session):
+            for part in (peer, fan, session):
                 if part is not None:
-                    await _close(part)
+                    await close(part)
         finally:
             self._taken -= not passed_on
-
-
-async def _close(part: Peer | Session) -> None:
-    # What one part does wrong while it closes must not keep the other one open.
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await part.aclose()
-    except Exception:
-        logger.exception("closing a %s failed", type(part).__name__.lower())
-
-
-async def _news(live: LiveSession, timeout_s: float) -> None:
-    """Returns when something happened to a session, at the latest after a while."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await live._news.wait()
-    except TimeoutError:
-        return
-    live._news.clear()
-
-
-async def _finished(live: LiveSession) -> None:
-    if live._life is not None:
-        await asyncio.wait([live._life])

@@ -33,7 +33,7 @@ from aiortc import (
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
-from engine.errors import InvalidInput, OfferInvalid
+from engine.errors import ConfigInvalid, InvalidInput, OfferInvalid
 from server.encoder import VideoCodec
 
 MOST_SECTIONS = {"audio": 1, "video": 2, "application": 1}
@@ -150,6 +150,27 @@ def read_candidate(line: str, mid: str | None, index: int | None) -> RTCIceCandi
     return candidate
 
 
+class Trickle:
+    """Takes ways to reach a browser that it found after its offer."""
+
+    def __init__(self, connection: RTCPeerConnection) -> None:
+        """Args: connection: to it."""
+        self._connection = connection
+        self._taken = 0
+
+    async def add(self, candidates: Sequence[RTCIceCandidate]) -> None:
+        """Takes some.
+
+        Raises:
+            InvalidInput: ``too_many_candidates``.
+        """
+        self._taken += len(candidates)
+        if self._taken > MAX_CANDIDATES:
+            raise InvalidInput("too_many_candidates", f"At most {MAX_CANDIDATES} candidates are of use.")
+        for candidate in candidates:
+            await self._connection.addIceCandidate(candidate)
+
+
 def _invalid(reason: str) -> OfferInvalid:
     return OfferInvalid("offer_invalid", f"The offer cannot be answered: {reason}.")
 
@@ -198,6 +219,8 @@ async def answer(
     video_codec: VideoCodec,
     video: MediaStreamTrack,
     audio: MediaStreamTrack | None,
+    *,
+    hears: bool = True,
 ) -> Description:
     """Negotiates: our tracks out, the browser's sound in, its pictures refused.
 
@@ -207,6 +230,7 @@ async def answer(
         video_codec: what ``choose_video_codec`` returned; the answer names it first, so it is what aiortc sends.
         video: our picture.
         audio: our sound, or None when the offer has no place for it.
+        hears: takes the browser's sound, too.
 
     Raises:
         OfferInvalid: ``offer_invalid`` when aiortc finds fault with it after all.
@@ -216,7 +240,7 @@ async def answer(
     transceiver = connection.addTransceiver(video, direction="sendonly")
     transceiver.setCodecPreferences(_preferences(video_codec))
     if audio is not None:
-        transceiver = connection.addTransceiver(audio, direction="sendrecv")
+        transceiver = connection.addTransceiver(audio, direction="sendrecv" if hears else "sendonly")
         transceiver.setCodecPreferences(
             [codec for codec in RTCRtpSender.getCapabilities("audio").codecs if codec.mimeType == "audio/opus"]
         )
@@ -228,7 +252,7 @@ async def answer(
         await connection.setLocalDescription(await connection.createAnswer())
     except Exception as error:  # aiortc raises its own errors, ValueError, KeyError … for what it cannot use
         raise _invalid("its sections contradict each other") from error
-    return Description(connection.localDescription.sdp, connection.localDescription.type)
+    return Description(_announced(connection.localDescription.sdp), connection.localDescription.type)
 
 
 def _preferences(first: VideoCodec) -> list[RTCRtpCodecCapability]:
@@ -242,6 +266,40 @@ def _preferences(first: VideoCodec) -> list[RTCRtpCodecCapability]:
     vp8 = [codec for codec in codecs if codec.mimeType == "video/VP8"]
     retransmission = [codec for codec in codecs if codec.mimeType == "video/rtx"]
     return (vp8 + h264 if first == "VP8" else h264 + vp8) + retransmission
+
+
+_public_address = ""
+
+
+def announce(address: str) -> None:
+    """Has answers name this machine's public address too, for the whole process.
+
+    Args:
+        address: an IP address; empty for none.
+
+    Raises:
+        ConfigInvalid: ``option_invalid``.
+    """
+    global _public_address
+    try:
+        _public_address = str(ipaddress.ip_address(address)) if address else ""
+    except ValueError as error:
+        raise ConfigInvalid("option_invalid", f"node_address is {address!r}, which is no IP address.") from error
+
+
+def _announced(sdp: str) -> str:
+    """A description with a second candidate for each of our own of the same family: one-to-one NAT keeps the ports."""
+    if not _public_address:
+        return sdp
+    lines = []
+    for line in sdp.splitlines():
+        lines.append(line)
+        words = line.split(" ")
+        if line.startswith("a=candidate:") and "typ host" in line and (":" in words[4]) == (":" in _public_address):
+            # Another foundation, and a little less wanted than the address itself.
+            foundation, priority = f"{words[0]}1", str(max(1, int(words[3]) - 1))
+            lines.append(" ".join([foundation, *words[1:3], priority, _public_address, *words[5:]]))
+    return "\r\n".join(lines) + "\r\n"
 
 
 _aioice_host_addresses = aioice.ice.get_host_addresses

@@ -4,7 +4,8 @@ Place in the flow: Config -> ``Stage.open`` -> ``Stage.create_session`` for each
 
 Invariants:
     * once open, the default avatar is loaded and prepared: the first visitor waits for nothing;
-    * beside the default and those that sessions show, few avatars stay in memory: one is a hundred megabytes or more;
+    * beside the default and those that sessions show, few avatars stay loaded, and fewer where their pictures are not
+      mapped but in memory, a hundred megabytes or more each;
     * an avatar is found by looking its name up in the library; no text of a caller becomes a path;
     * files are read on threads of the stage's own, never on the loop's default executor.
 """
@@ -19,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import av
@@ -26,7 +28,9 @@ import cv2
 import numpy as np
 
 from engine.avatar.bundle import IDLE_FILE, Avatar, default_avatar, load_avatar
+from engine.avatar.pictures import FOLDER, RESIDENT, PictureFiles
 from engine.config import Config
+from engine.conversation.history import Line
 from engine.conversation.voice.base import VoiceChange
 from engine.errors import AvatarInvalid, ConfigInvalid, NotFound
 from engine.metrics import EngineMetrics
@@ -36,11 +40,13 @@ from engine.renderer import Renderer
 from engine.session import Mode, Session, SessionLimits
 from engine.voice_choice import VoiceChoice
 from engine.voice_stages import VoiceStages
+from server.access.grant import NOWHERE, Standing
 from server.character import Character, character_of
 from server.host import Host
 from server.language_models import LanguageModels
 from server.library import Library
 from server.manner import Manner
+from server.packing import Background
 from server.thumbnails import make_thumbnail
 from server.voices import Voices
 
@@ -48,8 +54,10 @@ logger = logging.getLogger(__name__)
 
 POSTER_QUALITY = 90
 FILE_THREADS = 2
-AVATARS_KEPT = 4
+AVATARS_KEPT = 8
 """Avatars that stay loaded, those that sessions show included; more only while sessions show more."""
+AVATARS_KEPT_BYTES = 512 << 20
+"""Memory that all of them may take together, likewise; those with mapped pictures take none."""
 
 T = TypeVar("T")
 
@@ -62,11 +70,23 @@ class Wishes:
         quality: how much is restored; the option's value when None.
         style: in which it answers; the avatar's own when empty.
         language_model: id of what answers; the configured one when empty.
+        background: what is behind the person; as filmed when None.
+        priority: 0 to 9; who has less goes short first.
+        voice: how its voice is changed; as the options say when None.
+        former: id of a session that was lost and goes on with this one; empty for none.
+        lines: what was said in that session.
+        standing: how it stands with the line, where that is kept by whoever gives the place.
     """
 
     quality: Quality | None = None
     style: str = ""
     language_model: str = ""
+    background: Background | None = None
+    priority: int = 5
+    voice: VoiceChange | None = None
+    former: str = ""
+    lines: tuple[Line, ...] = ()
+    standing: Standing = NOWHERE
 
 
 NO_WISHES = Wishes()
@@ -107,6 +127,7 @@ class Stage:
         self._thumbnails: dict[str, bytes] = {}
         self._loading = asyncio.Lock()
         self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
+        metrics.avatar_bytes.set_function(lambda: self.avatar_bytes)
 
     @classmethod
     async def open(cls, config: Config, metrics: EngineMetrics) -> Stage:
@@ -139,13 +160,19 @@ class Stage:
         # Independent of each other, and each releases the interpreter lock for most of its time.
         lipsync, restorer, _, avatar, self._host = await asyncio.gather(
             self.on_file_thread(
-                lambda: create_lipsync(config.lipsync, precision=config.precision, weights_dir=config.weights_dir)
+                lambda: create_lipsync(
+                    config.lipsync, precision=config.precision, weights_dir=config.weights_dir,
+                    socket=config.model_socket,
+                )
             ),
             self.on_file_thread(
-                lambda: create_restorer(config.restorer, precision=config.precision, weights_dir=config.weights_dir)
+                lambda: create_restorer(
+                    config.restorer, precision=config.precision, weights_dir=config.weights_dir,
+                    socket=config.model_socket,
+                )
             ),
             self._voices.get(self.character(self.default).voice, ()),
-            self.on_file_thread(lambda: load_avatar(self.library.folder(self.default))),
+            self.on_file_thread(lambda: self._read(self.default)),
             self.on_file_thread(lambda: Host(config, self.metrics)),
         )
         # What is wrong with it is told now, not to the first visitor.
@@ -212,16 +239,15 @@ class Stage:
             avatar,
             self._renderer,
             voice,
-            limits=SessionLimits(config.max_text_chars, config.max_queue, config.max_audio_s),
+            limits=SessionLimits(config.max_text_chars, config.max_queue, config.max_audio_s, wishes.priority),
             quality=config.quality if quality is None else quality,
             metrics=self.metrics,
             stages=self.stages,
         )
         self._sessions[session] = character.voice
-        await session.set_voice(
-            pitch=config.voice_pitch, formant=config.voice_formant, conversion=config.voice_conversion
-        )
-        return session, self._host.attend(session, character, wishes.style, wishes.language_model)
+        change = wishes.voice or VoiceChange(config.voice_pitch, config.voice_formant, config.voice_conversion)
+        await session.set_voice(pitch=change.pitch, formant=change.formant, conversion=change.conversion)
+        return session, self._host.attend(session, character, wishes.style, wishes.language_model, wishes.lines)
 
     @property
     def mode(self) -> Mode:
@@ -253,7 +279,7 @@ class Stage:
         if name not in self._avatars:
             async with self._loading:
                 if name not in self._avatars:
-                    avatar = await self.on_file_thread(lambda: load_avatar(self.library.folder(name)))
+                    avatar = await self.on_file_thread(lambda: self._read(name))
                     # It may have been deleted meanwhile.
                     self._avatars[self.known(name)] = avatar
         avatar = self._avatars[name]
@@ -261,11 +287,33 @@ class Stage:
         self._forget_unused(name)
         return avatar
 
+    def _read(self, name: str) -> Avatar:
+        return load_avatar(self.library.folder(name), PictureFiles(self.kept_in(name) / FOLDER))
+
+    def kept_in(self, name: str) -> Path:
+        """Folder for what is made of an avatar and can be made again."""
+        # What is made of a person who was uploaded goes with that avatar.
+        return self.library.folder(name) if self.library.is_made(name) else self.config.cache_dir
+
+    @property
+    def default_avatar(self) -> Avatar | None:
+        """The one that nobody has to ask for, which is always in memory."""
+        return self._avatars.get(self.default)
+
+    @property
+    def avatar_bytes(self) -> int:
+        """Memory that the pictures of all loaded avatars take: those not mapped, and the pages of the others."""
+        return RESIDENT.bytes + self._unmapped_bytes
+
+    @property
+    def _unmapped_bytes(self) -> int:
+        return sum(avatar.memory_bytes for avatar in tuple(self._avatars.values()))
+
     def _forget_unused(self, wanted: str) -> None:
         # A session that was closed counts until it is collected, which only means that its avatar stays a while.
         pinned = {self.default, wanted, *(session.avatar.name for session in self._sessions)}
         for name in [name for name in self._avatars if name not in pinned]:
-            if len(self._avatars) <= AVATARS_KEPT:
+            if len(self._avatars) <= AVATARS_KEPT and self._unmapped_bytes <= AVATARS_KEPT_BYTES:
                 return
             del self._avatars[name]
 

@@ -1,18 +1,22 @@
 """The two tracks a viewer receives, fed from one stream of frames and paced by one clock.
 
-Place in the flow: session -> MediaPump -> (AvatarVideoTrack, AvatarAudioTrack) -> aiortc senders.
+Place in the flow: session -> MediaPump -> (AvatarVideoTrack, AvatarAudioTrack) -> ``sending``, or a ``fan`` of viewers.
 
 One pump takes each ``AvatarFrame`` and hands its picture to one track and its sound to the other in the same step.
-Both are encoded at once, on the encoder's threads, while the frame is still ahead of its time; ``recv`` then only
-waits for the clock. RTP timestamps are computed from the frame's position, never from the time of day, so that the
+Both are encoded at once, on the encoder's threads, while the frame is still ahead of its time; ``next_parcel`` then
+only waits for the clock. RTP timestamps are computed from the frame's position, never from the time of day, so that the
 two tracks agree to the sample however late the machine was.
 
+An avatar at rest is not encoded: its pictures come from the loop that all sessions share, from where a decoder can
+start at on, and its silence is next to no packets. The first frame that is anything else comes from an encoder of its
+own again, as a key frame; that costs a few kilobytes and is not seen.
+
 Invariants:
-    * ``recv`` raises nothing but ``MediaStreamError`` (anything else ends an aiortc sender for good);
+    * ``next_parcel`` raises nothing but ``MediaStreamError`` (anything else ends a sender for good);
     * until somebody receives, nothing is encoded and nothing accumulates;
     * when the machine is short, pictures are dropped before they are encoded (the viewer holds the last one);
       encoded pictures are never dropped, because the next one builds on them;
-    * the first picture a viewer gets is a key frame.
+    * the first picture a viewer gets is a key frame, and so is each at which the pictures' source changes.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import av
@@ -29,10 +34,23 @@ import cv2
 import numpy as np
 from aiortc import MediaStreamTrack, RTCRtpSender, VideoStreamTrack
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
 
+from engine.planner import SILENCE
 from engine.types import CHUNK_SAMPLES, CHUNKS_PER_FRAME, FPS, FRAME_SAMPLES, AvatarFrame
-from server.encoder import EncoderPool, OpusEncoder, VideoCodec, VideoEncoder, create_video_encoder
+from server.encoder import (
+    KEY_FRAME_INTERVAL_S,
+    TICKS_PER_FRAME,
+    OpusEncoder,
+    VideoCodec,
+    VideoEncoder,
+    create_video_encoder,
+)
+from server.encoder_pool import EncoderPool
+from server.loop_follower import LoopFollower
+from server.pacing import PacedParcels
+from server.packing import Dress
+from server.rtp import Parcel, pack
+from server.silence import NOTHING, REFRESH_FRAMES, Sending, Silence
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +63,12 @@ WAITING_LIMIT = 2
 """Pictures that may wait for the encoder; older ones are dropped."""
 SOUND_LIMIT = 25
 """Encoded 20 ms chunks that may wait: half a second, after which the oldest is lost."""
-NTP_SECOND = 1 << 32
-"""Units of an NTP timestamp in a second (RFC 3550, 4)."""
 KEY_FRAME_GAP_S = 0.3
 """Requests that arrive closer together than this are one request: browsers repeat them until the answer arrives."""
 FAILURES_LIMIT = 25
 """Pictures in a row that no encoder could be made for or could encode, about a second; then encoding has failed."""
+EXPECTED_S = 0.010
+"""What encoding may take before it is to blame for a late picture: so long before its time a frame comes."""
 
 
 class Clock(Protocol):
@@ -61,60 +79,8 @@ class Clock(Protocol):
         ...
 
 
-class PacedPackets:
-    """Encoded packets that wait for their time. One reader."""
-
-    def __init__(self, limit: int) -> None:
-        """Args: limit: packets held; ``put`` beyond it loses the oldest, so ask ``full`` where that matters."""
-        self._packets: deque[tuple[float, av.Packet]] = deque(maxlen=limit)
-        self._arrived = asyncio.Event()
-        self._closed = asyncio.Event()
-        self.late_s = 0.0
-        """How long after its time the last packet left, seconds."""
-
-    @property
-    def full(self) -> bool:
-        """Whether the next ``put`` would lose a packet."""
-        return len(self._packets) == self._packets.maxlen
-
-    def put(self, packet: av.Packet, due_s: float) -> None:
-        """Adds a packet that is to leave at a monotonic time, seconds."""
-        self._packets.append((due_s, packet))
-        self._arrived.set()
-
-    async def take(self) -> av.Packet:
-        """The oldest packet, at its time; at once when that has passed.
-
-        Raises:
-            MediaStreamError: closed, before or during the wait.
-        """
-        while not self._packets:
-            if self._closed.is_set():
-                raise MediaStreamError
-            self._arrived.clear()
-            await self._arrived.wait()
-        due_s, packet = self._packets.popleft()
-        if due_s > time.monotonic():
-            try:
-                # The loop's clock is the monotonic one.
-                async with asyncio.timeout_at(due_s):
-                    await self._closed.wait()
-            except TimeoutError:
-                pass
-        if self._closed.is_set():
-            raise MediaStreamError
-        self.late_s = max(0.0, time.monotonic() - due_s)
-        return packet
-
-    def close(self) -> None:
-        """Wakes the reader and forgets what waits."""
-        self._packets.clear()
-        self._closed.set()
-        self._arrived.set()
-
-
 class AvatarVideoTrack(VideoStreamTrack):
-    """The picture: takes frames, returns encoded packets at their time."""
+    """The picture: takes frames, returns parcels at their time."""
 
     def __init__(
         self,
@@ -125,33 +91,38 @@ class AvatarVideoTrack(VideoStreamTrack):
         on_dropped: Callable[[], None] | None = None,
         on_encoded: Callable[[float], None] | None = None,
         on_failed: Callable[[], None] | None = None,
+        on_hurried: Callable[[bool], None] | None = None,
     ) -> None:
         """
         Args:
             clock: when each frame is due.
-            pool: where encoding happens.
+            pool: where encoding happens, and whose loops are shown.
             codec: what the peers agreed on.
-            bitrate: bits per second.
+            bitrate: bits per second at most.
             on_dropped: called for each picture the encoder had no time for.
             on_encoded: called with the seconds each picture took to encode, waiting included.
             on_failed: called once when no picture will come any more, though nobody stopped the track.
+            on_hurried: called when pictures begin (True) or cease (False) to be encoded in a hurry.
         """
         super().__init__()
         self._clock = clock
         self._pool = pool
-        self._codec = codec
+        self._codec: VideoCodec = codec
         self._bitrate = bitrate
         self._on_dropped = on_dropped or (lambda: None)
         self._on_encoded = on_encoded or (lambda _seconds: None)
         self._on_failed = on_failed or (lambda: None)
-        self.dress: Callable[[AvatarFrame], np.ndarray] | None = None
+        self._on_hurried = on_hurried or (lambda _hurried: None)
+        self.dress: Dress | None = None
         """What is shown of a frame, called on an encoder's thread; its picture as it is when None."""
         self._failures = 0
-        self._encoder: VideoEncoder | None = None
-        self._encoder_size = (0, 0)
-        self._pictures: deque[AvatarFrame] = deque()
+        self._encoder: _Begun | None = None
+        self._hurried = False
+        self._follower = LoopFollower(pool.loops, codec, bitrate, pool.metrics)
+        self._pictures: deque[tuple[float, AvatarFrame]] = deque()
+        self._encoding = False
         self._work = asyncio.Event()
-        self._ready = PacedPackets(READY_LIMIT)
+        self._ready = PacedParcels(READY_LIMIT)
         self._wanted = False
         self._key_wanted = True
         self._key_sent_s = 0.0
@@ -170,28 +141,40 @@ class AvatarVideoTrack(VideoStreamTrack):
 
     def offer(self, frame: AvatarFrame) -> None:
         """Takes a frame to encode; never blocks. While nobody receives only the newest is kept."""
+        if self._follower.follows and not (self._encoding or self._pictures or self._ready.full):
+            # No task, no thread: this is what an idle session does 25 times a second.
+            if (parcel := self._from_loop(frame)) is not None:
+                self._put(parcel, frame)
+                return
         limit = WAITING_LIMIT if self._wanted else 1
         while len(self._pictures) >= limit:
             self._pictures.popleft()
             if self._wanted:
                 self._on_dropped()
-        self._pictures.append(frame)
+        self._pictures.append((time.monotonic(), frame))
         self._work.set()
 
     async def recv(self) -> av.Packet:  # type: ignore[override]  # aiortc's base only speaks of frames
-        """The next encoded picture, at its time.
+        """Nothing: what asks for it is aiortc's own sending, in whose place ``sending`` is."""
+        raise MediaStreamError
+
+    async def next_parcel(self) -> tuple[Parcel, int]:
+        """The next picture, at its time, and its position in 90 kHz ticks.
 
         Raises:
             MediaStreamError: the track was stopped.
         """
         self._wanted = True
-        self._work.set()
+        if self._pictures:
+            # There is somebody to encode for, or room again.
+            self._work.set()
         return await self._ready.take()
 
     def stop(self) -> None:
-        """Ends the track; ``recv`` raises from now on."""
+        """Ends the track; ``next_parcel`` raises from now on."""
         super().stop()
         self._ready.close()
+        self._follower.leave()
         self._task.cancel()
 
     async def aclose(self) -> None:
@@ -205,26 +188,34 @@ class AvatarVideoTrack(VideoStreamTrack):
                 self._work.clear()
                 await self._work.wait()
                 continue
-            frame = self._pictures.popleft()
-            packet = await self._encode(frame)
-            if packet is not None:
-                self._ready.put(packet, self._clock.due_s(frame.pts))
+            offered_s, frame = self._pictures.popleft()
+            parcel = self._from_loop(frame)
+            if parcel is None:
+                self._encoding = True
+                parcel = await self._encode(frame, offered_s)
+                self._encoding = False
+            if parcel is not None:
+                self._put(parcel, frame)
 
-    async def _encode(self, frame: AvatarFrame) -> av.Packet | None:
-        started_s = time.monotonic()
-        dress = self.dress
+    def _put(self, parcel: Parcel, frame: AvatarFrame) -> None:
+        self._ready.put(parcel, frame.pts * TICKS_PER_FRAME, self._clock.due_s(frame.pts))
+
+    def _from_loop(self, frame: AvatarFrame) -> Parcel | None:
+        parcel = self._follower.parcel(frame, self.dress, self._key_wanted)
+        if parcel is not None and parcel.key_frame:
+            # The encoder's references are not what the viewer has any more.
+            self._encoder = None
+            self._key_wanted, self._key_sent_s = False, time.monotonic()
+        return parcel
+
+    async def _encode(self, frame: AvatarFrame, offered_s: float) -> Parcel | None:
+        started_s, due_s = time.monotonic(), self._clock.due_s(frame.pts)
+        before, dress = self._encoder, self.dress
+        if before is None or self._key_wanted or before.pictures >= KEY_FRAME_INTERVAL_S * FPS:
+            # A new encoder's first picture is better than a key frame that is asked of an old one, and it may hurry.
+            before, self._key_wanted, self._key_sent_s = None, False, started_s
         try:
-            image = frame.image if dress is None else await self._pool.video(lambda: dress(frame))
-            size = (image.shape[1], image.shape[0])
-            if self._encoder is None or size != self._encoder_size:
-                self._encoder = create_video_encoder(self._codec, *size, self._bitrate)
-                self._encoder_size = size
-                self._key_wanted = True
-            encoder, key_frame = self._encoder, self._key_wanted
-            if key_frame:
-                self._key_wanted = False
-                self._key_sent_s = started_s
-            packet = await self._pool.video(lambda: encoder.encode(image, frame.pts, key_frame))
+            begun, parcel = await self._pool.video(lambda: self._encode_on_thread(frame, dress, before), due_s)
         except (av.FFmpegError, cv2.error, ValueError):
             # One picture is lost and the next comes from a fresh encoder; the viewer sees a held picture.
             self._failures += 1
@@ -234,9 +225,27 @@ class AvatarVideoTrack(VideoStreamTrack):
             self._encoder = None
             self._on_dropped()
             return None
+        self._encoder = begun
         self._failures = 0
-        self._on_encoded(time.monotonic() - started_s)
-        return packet
+        now_s = time.monotonic()
+        self._pool.pressure.encoded(now_s - max(due_s, offered_s + EXPECTED_S), now_s)
+        self._on_encoded(now_s - started_s)
+        if begun.hurried != self._hurried:
+            self._hurried = begun.hurried
+            self._on_hurried(self._hurried)
+        return parcel
+
+    def _encode_on_thread(
+        self, frame: AvatarFrame, dress: Dress | None, begun: _Begun | None
+    ) -> tuple[_Begun, Parcel]:
+        image = frame.image if dress is None else dress(frame)
+        size = (image.shape[1], image.shape[0])
+        if begun is None or begun.size != size:
+            hurried = self._pool.pressure.hurried
+            begun = _Begun(create_video_encoder(self._codec, *size, self._bitrate, hurried=hurried), size, hurried)
+        begun.pictures += 1
+        packet = begun.encoder.encode(image, frame.pts, False)
+        return begun, pack(self._codec, bytes(packet), bool(packet.is_keyframe))
 
     def _encoding_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -246,8 +255,18 @@ class AvatarVideoTrack(VideoStreamTrack):
         self._on_failed()
 
 
+@dataclass(slots=True)
+class _Begun:
+    """An encoder at work, and how many pictures it has had."""
+
+    encoder: VideoEncoder
+    size: tuple[int, int]
+    hurried: bool
+    pictures: int = 0
+
+
 class AvatarAudioTrack(MediaStreamTrack):
-    """The sound: takes frames, returns Opus packets of 20 ms at their time."""
+    """The sound: takes frames, returns Opus packets of 20 ms at their time, and few of them where there is none."""
 
     kind = "audio"
 
@@ -256,8 +275,10 @@ class AvatarAudioTrack(MediaStreamTrack):
         super().__init__()
         self._clock = clock
         self._pool = pool
-        self._encoder = OpusEncoder()
-        self._ready = PacedPackets(SOUND_LIMIT)
+        self._encoder: OpusEncoder | None = None
+        self._silence = Silence()
+        self._nothing = Parcel((NOTHING,))
+        self._ready = PacedParcels(SOUND_LIMIT)
         self._wanted = False
 
     @property
@@ -273,19 +294,32 @@ class AvatarAudioTrack(MediaStreamTrack):
         """
         if not self._wanted:
             return
-        due_s = self._clock.due_s(frame.pts)
-        for index, packet in enumerate(await self._pool.audio(lambda: self._encode(frame))):
-            self._ready.put(packet, due_s + index * CHUNK_S)
+        sending = self._silence.take(frame.audio is SILENCE or not frame.audio.any())
+        if sending is Sending.NONE:
+            return
+        first, due_s = frame.pts * FRAME_SAMPLES, self._clock.due_s(frame.pts)
+        if sending is Sending.NOTHING_NEW:
+            self._pool.metrics.sound_spared.inc(REFRESH_FRAMES * CHUNKS_PER_FRAME - 1)
+            # The decoder begins anew as well; an encoder has threads of its own, and most sessions are silent.
+            self._encoder = None
+            self._ready.put(self._nothing, first, due_s)
+            return
+        for index, parcel in enumerate(await self._pool.audio(lambda: self._encode(frame.audio, first))):
+            self._ready.put(parcel, first + index * CHUNK_SAMPLES, due_s + index * CHUNK_S)
 
-    def _encode(self, frame: AvatarFrame) -> list[av.Packet]:
-        first = frame.pts * FRAME_SAMPLES
+    def _encode(self, audio: np.ndarray, first: int) -> list[Parcel]:
+        encoder = self._encoder = self._encoder or OpusEncoder()
         return [
-            self._encoder.encode(frame.audio[at : at + CHUNK_SAMPLES], first + at)
+            pack("opus", bytes(encoder.encode(audio[at : at + CHUNK_SAMPLES], first + at)))
             for at in range(0, FRAME_SAMPLES, CHUNK_SAMPLES)
         ]
 
     async def recv(self) -> av.Packet:
-        """The next 20 ms, at its time.
+        """Nothing, as of the picture."""
+        raise MediaStreamError
+
+    async def next_parcel(self) -> tuple[Parcel, int]:
+        """The next 20 ms, at their time, and their position in samples at 48 kHz.
 
         Raises:
             MediaStreamError: the track was stopped.
@@ -294,7 +328,7 @@ class AvatarAudioTrack(MediaStreamTrack):
         return await self._ready.take()
 
     def stop(self) -> None:
-        """Ends the track; ``recv`` raises from now on."""
+        """Ends the track; ``next_parcel`` raises from now on."""
         super().stop()
         self._ready.close()
 
@@ -311,28 +345,6 @@ def route_key_frame_requests(sender: RTCRtpSender, track: AvatarVideoTrack) -> N
     if not callable(sender._send_keyframe):
         raise AttributeError("aiortc's RTCRtpSender._send_keyframe is gone")
     sender._send_keyframe = track.request_key_frame  # type: ignore[method-assign]
-
-
-def report_due_times(sender: RTCRtpSender, track: AvatarVideoTrack | AvatarAudioTrack) -> None:
-    """Makes RTCP sender reports tell when a packet was due instead of when it was sent.
-
-    A browser aligns sound and picture by these reports. aiortc stamps them with the time of sending, so a picture that
-    left late because the machine was busy would count as taken late, and be shown late beside its own sound. Both
-    tracks are due by one clock: with its times in the reports, lateness is seen for what it is and evened out.
-
-    Raises:
-        AttributeError: this aiortc sends its reports another way.
-    """
-    send = sender._send_rtcp
-
-    async def send_corrected(packets: list[AnyRtcpPacket]) -> None:
-        for packet in packets:
-            # Zero until the first packet was sent.
-            if isinstance(packet, RtcpSrPacket) and packet.sender_info.ntp_timestamp:
-                packet.sender_info.ntp_timestamp -= int(track.late_s * NTP_SECOND)
-        await send(packets)
-
-    sender._send_rtcp = send_corrected  # type: ignore[method-assign]
 
 
 class MediaPump:

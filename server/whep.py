@@ -37,39 +37,24 @@ whep_routes = web.RouteTableDef()
 async def whep_options(request: web.Request) -> web.Response:
     """Says what is understood here."""
     request.app[SERVICES].stage.known(request.match_info["avatar"])
-    return web.Response(status=204, headers={"Accept-Post": SDP, "Allow": "OPTIONS, POST"})
+    return understood()
 
 
 @whep_routes.post("/whep/{avatar}")
 async def whep(request: web.Request) -> web.Response:
     """Answers a player's offer with a new session."""
     avatar = request.app[SERVICES].stage.known(request.match_info["avatar"])
-    sdp = await read_text(request, SDP)
-    if not _accepts(request.headers.get("Accept", ""), SDP):
-        raise InvalidInput("not_acceptable", f"The answer is {SDP}, which the request does not accept.")
-    if not sdp.strip():
-        raise OfferInvalid("offer_invalid", "The offer cannot be answered: it is empty.")
+    sdp = await read_player_offer(request)
     wanted = schemas.Offer(sdp=sdp, type="offer", avatar=avatar, mode="say")
     live, description = await open_session(request, wanted)
-    headers = CIMultiDict(
-        {"Location": f"/whep/{avatar}/{live.id}", "ETag": f'"{ETAG}"', "Accept-Patch": FRAGMENT}, **_FRESH
-    )
-    for server in request.app[SERVICES].ice.fresh():
-        headers.add("Link", _link(server))
-    return web.Response(status=201, body=description.sdp.encode(), content_type=SDP, headers=headers)
+    return answered(request, f"/whep/{avatar}/{live.id}", description)
 
 
 @whep_routes.patch("/whep/{avatar}/{session_id}")
 async def whep_candidates(request: web.Request) -> web.Response:
     """Takes candidates that came after a player's offer."""
     live = request.app[SERVICES].sessions.get(request.match_info["session_id"])
-    fragment = await read_text(request, FRAGMENT)
-    wanted = [tag.value for tag in request.if_match or ()]
-    if "*" in wanted:
-        raise InvalidInput("ice_restart_unsupported", "A connection cannot be restarted; make a new one.")
-    if wanted and ETAG not in wanted:
-        raise InvalidInput("precondition_failed", "The entity-tag is not that of this session.")
-    await live.peer.add_candidates(_candidates(fragment))
+    await live.peer.add_candidates(await read_candidates(request))
     return web.Response(status=204)
 
 
@@ -78,6 +63,49 @@ async def whep_end(request: web.Request) -> web.Response:
     """Ends a player's session; answers when its place is free."""
     await request.app[SERVICES].sessions.close(request.match_info["session_id"])
     return web.Response()
+
+
+def understood() -> web.Response:
+    """The answer to whoever asks what may be posted."""
+    return web.Response(status=204, headers={"Accept-Post": SDP, "Allow": "OPTIONS, POST"})
+
+
+async def read_player_offer(request: web.Request) -> str:
+    """The session description of a player.
+
+    Raises:
+        InvalidInput: ``not_acceptable`` and what ``read_text`` finds.
+        OfferInvalid: ``offer_invalid``.
+    """
+    sdp = await read_text(request, SDP)
+    if not _accepts(request.headers.get("Accept", ""), SDP):
+        raise InvalidInput("not_acceptable", f"The answer is {SDP}, which the request does not accept.")
+    if not sdp.strip():
+        raise OfferInvalid("offer_invalid", "The offer cannot be answered: it is empty.")
+    return sdp
+
+
+def answered(request: web.Request, location: str, description: signaling.Description) -> web.Response:
+    """The answer to a player's offer, and where its session is."""
+    headers = CIMultiDict({"Location": location, "ETag": f'"{ETAG}"', "Accept-Patch": FRAGMENT}, **_FRESH)
+    for server in request.app[SERVICES].ice.fresh():
+        headers.add("Link", _link(server))
+    return web.Response(status=201, body=description.sdp.encode(), content_type=SDP, headers=headers)
+
+
+async def read_candidates(request: web.Request) -> list[RTCIceCandidate]:
+    """What a player found after its offer.
+
+    Raises:
+        InvalidInput: ``ice_restart_unsupported``, ``precondition_failed``, ``candidate_invalid``.
+    """
+    fragment = await read_text(request, FRAGMENT)
+    wanted = [tag.value for tag in request.if_match or ()]
+    if "*" in wanted:
+        raise InvalidInput("ice_restart_unsupported", "A connection cannot be restarted; make a new one.")
+    if wanted and ETAG not in wanted:
+        raise InvalidInput("precondition_failed", "The entity-tag is not that of this session.")
+    return _candidates(fragment)
 
 
 def _accepts(accept: str, wanted: str) -> bool:

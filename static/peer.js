@@ -7,7 +7,8 @@
  * Invariants:
  *   - at most one RTCPeerConnection is alive, and every callback of an older one is ignored;
  *   - the audio line is sendrecv from the start, so a microphone joins by replaceTrack, without another offer;
- *   - the session survives a lost connection: the next offer names it, and the server goes on with it where it still has it;
+ *   - the session survives a lost connection: the next offer names it, and the server goes on with it where it still has it, or
+ *     in another process, under another name, where it was lost with its own;
  *     the microphone, the quality and all wishes survive even the end of a session;
  *   - the connection before stays open until there is an answer to the offer that takes its place, because closing it tells
  *     the server that nobody will come back;
@@ -22,6 +23,8 @@ import { Api, CHANNEL, parseEvent, problem, Problem } from "./protocol.js";
 const HEARTBEAT_MS = 1000;
 /** Silence on the data channel that counts as a broken connection. */
 const SILENCE_MS = 4000;
+/** How long a pong may take before the server is asked, past the process that holds the session, whether there still is one. */
+const PONG_MS = 700;
 /** How long ICE may say "disconnected" before we stop believing in it. */
 const DISCONNECTED_MS = 2000;
 /** From the answer to a connection; a route that exists is found in a tenth of that. */
@@ -35,7 +38,7 @@ const FULL_RETRY_S = 5;
 /** Connections of one session that wait to be replaced. */
 const FORMERS_KEPT = 3;
 /** What is over by itself. */
-const BUSY = new Set(["server_full", "too_many_requests"]);
+const BUSY = new Set(["server_full", "broadcast_full", "too_many_requests"]);
 /** A seat that was given back is free again within two seconds. */
 const OWN_SEAT_ATTEMPTS = 4;
 const OWN_SEAT_MS = 700;
@@ -57,18 +60,21 @@ export class Peer extends EventTarget {
   #generation = 0;
   #retryTimer = 0;
   #heartbeat = 0;
+  #doubt = 0;
   #failures = 0;
   #abort = null;
   #wasLive = false;
 
   /**
    * @param {Api} api the server's HTTP side
-   * @param {{avatar?: string, iceServers?: RTCIceServer[], wishes?: Map<string, object>}} options wishes: commands that every session begins with, by type;
-   *   whoever changes one also sends it
+   * @param {{avatar?: string, iceServers?: RTCIceServer[], wishes?: Map<string, object>, watch?: string|null}} options
+   *   wishes: commands that every session begins with, by type; whoever changes one also sends it.
+   *   watch: a broadcast, of which there is no session here: sound and picture come in, and nothing goes out
    */
-  constructor(api, { avatar, iceServers = [], wishes = new Map() } = {}) {
+  constructor(api, { avatar, iceServers = [], wishes = new Map(), watch = null } = {}) {
     super();
     this.api = api;
+    this.watch = watch;
     this.avatar = avatar;
     this.iceServers = iceServers;
     this.wishes = wishes;
@@ -138,7 +144,7 @@ export class Peer extends EventTarget {
   async #attempt(generation) {
     const stale = () => generation !== this.#generation;
     // Whoever has a place in the line has shown what lets them in, and it may be good for once only.
-    if (!this.#ticket) this.#admitted = await this.api.admission();
+    if (!this.#ticket) this.#admitted = this.watch ? {} : await this.api.admission();
     if (stale()) return undefined;
     const { token, ice_servers: iceServers = this.iceServers } = this.#admitted;
     const pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
@@ -149,9 +155,9 @@ export class Peer extends EventTarget {
       stream.addTrack(track);
       if (stream.getTracks().length === 2) this.#emit("stream", { stream });
     };
-    this.#sender = pc.addTransceiver(this.#microphone ?? "audio", { direction: "sendrecv" }).sender;
+    this.#sender = pc.addTransceiver(this.#microphone ?? "audio", { direction: this.watch ? "recvonly" : "sendrecv" }).sender;
     pc.addTransceiver("video", { direction: "recvonly" });
-    this.#open(pc.createDataChannel(CHANNEL), stale);
+    if (!this.watch) this.#open(pc.createDataChannel(CHANNEL), stale);
     const connected = this.#connected(pc, stale);
     // Nobody awaits it before the answer is in; a failure until then must not be an unhandled rejection.
     connected.catch(() => {});
@@ -159,16 +165,19 @@ export class Peer extends EventTarget {
     await pc.setLocalDescription(await pc.createOffer());
     await gathered(pc, iceServers.length ? GATHER_RELAY_MS : GATHER_MS);
     if (stale()) return undefined;
+    const returning = this.#kept;
     const answer = await this.#exchange(pc.localDescription, token);
-    if (stale()) return answer.session_id === this.#kept?.id ? undefined : this.api.close(answer.session_id);
+    // Its process was lost; it goes on in another one, under another name.
+    if (answer.resumed && returning && returning === this.#kept) returning.id = answer.session_id;
+    if (stale()) return this.watch || answer.session_id === this.#kept?.id ? undefined : this.api.close(answer.session_id);
     this.#ticket = "";
-    this.session = answer.session_id;
+    this.session = answer.session_id ?? null;
     await pc.setRemoteDescription({ sdp: answer.sdp, type: answer.type });
     await within(connected, CONNECT_MS, "no_route");
     if (stale()) return undefined;
     this.#failures = 0;
     this.#wasLive = true;
-    this.#kept = { id: this.session, avatar: this.avatar };
+    this.#kept = this.session && { id: this.session, avatar: this.avatar };
     this.#closeFormers();
     return this.#setState("live");
   }
@@ -177,6 +186,7 @@ export class Peer extends EventTarget {
     this.#abort = new AbortController();
     const timer = setTimeout(() => this.#abort?.abort(), OFFER_MS);
     try {
+      if (this.watch) return await this.api.offer({ sdp: offer.sdp, type: offer.type, watch: this.watch }, this.#abort.signal);
       const body = { sdp: offer.sdp, type: offer.type, ticket: this.#ticket };
       if (this.#kept) body.session_id = this.#kept.id;
       if (this.avatar) body.avatar = this.avatar;
@@ -214,6 +224,11 @@ export class Peer extends EventTarget {
     this.#channel = channel;
     let heard = performance.now();
     let ticked = heard;
+    const ping = (now) => {
+      this.send({ type: "ping", t: now });
+      clearTimeout(this.#doubt);
+      this.#doubt = setTimeout(() => heard < now && this.#ask(stale), PONG_MS);
+    };
     channel.onopen = () => {
       if (stale()) return;
       heard = ticked = performance.now();
@@ -226,9 +241,9 @@ export class Peer extends EventTarget {
         if (now - ticked > SILENCE_MS) heard = now;
         ticked = now;
         if (now - heard > SILENCE_MS) return this.#lost();
-        this.send({ type: "ping", t: now });
+        ping(now);
       }, HEARTBEAT_MS);
-      this.send({ type: "ping", t: heard });
+      ping(heard);
     };
     channel.onmessage = ({ data }) => {
       heard = performance.now();
@@ -237,6 +252,12 @@ export class Peer extends EventTarget {
       else if (event) this.#emit("message", { event });
     };
     channel.onclose = () => !stale() && this.#lost();
+  }
+
+  /** Whether the session is still there: a server of several processes knows at once when one of them is gone. */
+  async #ask(stale) {
+    const there = await this.api.lives(this.session);
+    if (!there && !stale()) this.#lost();
   }
 
   #lost() {
@@ -284,6 +305,7 @@ export class Peer extends EventTarget {
   #drop() {
     this.#generation += 1;
     clearInterval(this.#heartbeat);
+    clearTimeout(this.#doubt);
     this.#abort?.abort();
     this.#abort = null;
     const returns = this.session !== null && this.session === this.#kept?.id;

@@ -5,7 +5,7 @@
  * touches no document. `peer.js` and `talking-head.js` call it, `app.js` shows its explanations.
  *
  * Wire, in short (the server's README has the whole table):
- *   POST   offer                     {sdp, type, avatar?, quality?, token?, ticket?, session_id?} -> {sdp, type, session_id, ice_servers?}
+ *   POST   offer                     {sdp, type, avatar?, quality?, token?, ticket?, session_id?} -> {sdp, type, session_id, resumed?, ice_servers?}
  *   POST   tokens                    {page_token} -> {token, page_token, ice_servers}
  *   POST   sessions/{id}/say         {text}
  *   POST   sessions/{id}/ask         {text}
@@ -148,6 +148,11 @@ export class Api {
     return this.#call("GET", "embed/snippet");
   }
 
+  /** What a broadcast shows: `{id, avatar, title, width, height, viewers, most_viewers}`. Rejects with `broadcast_not_found`. */
+  broadcast(id) {
+    return this.#call("GET", `broadcasts/${encodeURIComponent(id)}`);
+  }
+
   /** URL of an avatar's still picture. */
   poster(name) {
     return this.url(`avatars/${encodeURIComponent(name)}/poster.jpg`);
@@ -168,7 +173,7 @@ export class Api {
    * @param {{sdp: string, type: string, avatar?: string, quality?: "auto"|number, token?: string, ticket?: string, session_id?: string}} offer
    *   ticket: "" waits in line when the server is full; session_id: of a session that is to go on with this connection
    * @param {AbortSignal} signal aborts the request
-   * @returns {Promise<{sdp: string, type: string, session_id: string}>}
+   * @returns {Promise<{sdp: string, type: string, session_id: string, resumed?: boolean}>}
    * @throws {Problem} `server_full` when there is no seat, `server_gone` when nobody answers
    */
   async offer(offer, signal) {
@@ -179,6 +184,16 @@ export class Api {
       if (busy) throw problem(error.code === "too_many_requests" ? error.code : "server_full", error);
       throw error;
     }
+  }
+
+  /** Whether there still is a session; true, too, when nobody answers: then it is not the session that is missing. */
+  async lives(session) {
+    try {
+      await this.#call("GET", `sessions/${session}/quality`);
+    } catch (error) {
+      return error.status !== 404;
+    }
+    return true;
   }
 
   /** Speak a text. Rejects with `text_empty`, `text_too_long`, … */

@@ -8,6 +8,7 @@
  * Attributes
  *   avatar   name of the face; the server's first one when left out
  *   server   URL of the server; the page's own folder when left out
+ *   watch    id of a broadcast: it is watched, without microphone, commands and events of what is said
  *   background  what is behind the person: filmed, blur, transparent or #rrggbb
  *
  * Events (none bubbles; `detail` in braces)
@@ -57,11 +58,7 @@ export class TalkingHead extends HTMLElement {
   #shown;
   #lastState = "new";
   #lastReport;
-
-  constructor() {
-    super();
-    this.config = DEFAULT_CONFIG;
-  }
+  config = DEFAULT_CONFIG;
 
   connectedCallback() {
     this.#layers.mount();
@@ -107,7 +104,7 @@ export class TalkingHead extends HTMLElement {
   async connect() {
     this.#started = performance.now();
     if (!this.#peer) {
-      this.#peer = new Peer(this.api, { avatar: this.avatar, wishes: this.#wishes });
+      this.#peer = new Peer(this.api, { avatar: this.avatar, wishes: this.#wishes, watch: this.getAttribute("watch") });
       if (this.#quality !== undefined) this.#peer.setQuality(this.#quality);
       this.#peer.addEventListener("state", ({ detail }) => this.#onState(detail));
       this.#peer.addEventListener("stream", ({ detail }) => this.#show(detail.stream));

@@ -210,6 +210,7 @@ class VirtualRenderer:
         self.metrics = EngineMetrics()
         self.compute_s = compute_s
         self.submitted: list[PictureJob] = []
+        self.priorities: set[int] = set()
         self._time = time_source
         self._queue: list[tuple[float, int, Rendering]] = []
         self._order = itertools.count()
@@ -219,10 +220,11 @@ class VirtualRenderer:
         return self.lipsync.prepare(avatar)
 
     def submit(
-        self, job: PictureJob, deadline_s: float, owner: object = None, session: object = None
+        self, job: PictureJob, deadline_s: float, owner: object = None, session: object = None, priority: int = 5
     ) -> Rendering:
         rendering = Rendering(job, asyncio.get_running_loop().create_future())
         self.submitted.append(job)
+        self.priorities.add(priority)
         heapq.heappush(self._queue, (deadline_s, next(self._order), rendering))
         self._next()
         return rendering

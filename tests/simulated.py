@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from engine.clock import FRAME_S
 from engine.governor import Governor, Seat
 from engine.quality import LIVE, Quality, wanted_level
+from engine.schedule import PRIORITY
 
 
 @dataclass(eq=False)
@@ -58,11 +59,15 @@ class Machine:
         self.governor.learn(self.restore_s(0.0), 0.0)
 
     def speaker(
-        self, asked: Quality, lead_s: float = 0.2, speaks: Callable[[float], bool] = lambda now_s: True
+        self,
+        asked: Quality,
+        lead_s: float = 0.2,
+        speaks: Callable[[float], bool] = lambda now_s: True,
+        priority: int = PRIORITY,
     ) -> Speaker:
         """A session that begins now."""
         wanted = wanted_level(asked, self.governor.fast())
-        seat = self.governor.enrol(asked, wanted, lambda seat, before, after: self._changed(seat), self.now_s)
+        seat = self.governor.enrol(asked, wanted, lambda seat, before, after: self._changed(seat), self.now_s, priority)
         speaker = Speaker(seat, lead_s, speaks, [(self.now_s, seat.level)])
         self.speakers.append(speaker)
         if self.ready:
@@ -91,7 +96,7 @@ class Machine:
                 self.governor.probed(speaker.seat, level, self.restore_s(at_s), self.now_s)
             if queue:
                 due_s, _, speaker = heapq.heappop(queue)
-                self._picture(speaker, due_s, [waiting for waiting, _, _ in queue], landed)
+                self._picture(speaker, due_s, sorted(waiting for waiting, _, _ in queue), landed)
             elif coming:
                 self.now_s = max(self.now_s, coming[0][0])
         self.now_s = max(self.now_s, end_s)

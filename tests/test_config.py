@@ -56,7 +56,7 @@ def test_defaults_serve_this_machine_only_and_need_nothing_else():
     config = load_config({}, {})
     assert config.host == "127.0.0.1" and config.ice_servers == () and config.allowed_origins == ()
     assert config.avatars_dir == REPOSITORY / "avatars"
-    assert config.render_threads >= 1 and config.max_sessions >= 2
+    assert config.render_threads >= 1 and config.max_sessions == 0
 
 
 def test_a_config_never_changes():
@@ -84,6 +84,9 @@ def test_a_config_never_changes():
         ({}, {}, "quality = true", "one of auto, 0, 1, 2, 3, 4, 5"),
         ({"precision": "f16"}, {}, "", "one of auto, f32, bf16, int8"),
         ({"ice_servers": '[{"urls": '}, {}, "", "a list of stun: and turn: URLs"),
+        ({"publish": "ftp://x"}, {}, "", "NAME=URL, with URLs of WHIP or RTMP"),
+        ({"publish": "a=rtmp://x:99999/live/k"}, {}, "", "NAME=URL"),
+        ({"publish": "a=rtmp://x/live/k,a=http://x"}, {}, "", "NAME=URL"),
     ],
 )
 def test_a_bad_value_is_named_with_its_source_and_what_is_allowed(tmp_path, cli, env, toml, expected):
@@ -101,6 +104,15 @@ def test_a_password_is_never_repeated():
     good = load_config({"ice_servers": server.replace(', "oops": 1', "")}, {})
     assert "hush" not in repr(good)
     assert good.ice_servers[0].to_dict() == {"urls": "turn:x", "username": "me", "credential": "hush"}
+
+
+def test_a_target_has_a_name_and_never_shows_where_it_is():
+    config = load_config({"publish": "tube=rtmp://live.example/app/hush, sfu=https://sfu.example/whip"}, {})
+    assert [target.name for target in config.publish] == ["tube", "sfu"]
+    table = '[{"name": "sfu", "url": "https://sfu.example/hush", "token": "quiet"}]'
+    for told in (repr(config), repr(load_config({"publish": table}, {})), _refused({"publish": table[:-1]})):
+        assert "hush" not in told and "quiet" not in told
+    assert load_config({"publish": table}, {}).publish[0].token == "quiet"
 
 
 def test_an_unknown_key_is_refused_with_a_guess(tmp_path):
@@ -183,7 +195,8 @@ def test_the_example_file_follows_the_table():
     )
 
 
-def test_the_example_file_uncommented_is_the_default(tmp_path):
+def test_the_example_file_uncommented_is_the_default(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
     lines = [line[1:] if line.startswith("#") and not line.startswith("# ") else line
              for line in example_toml().splitlines()]
     text = "\n".join(lines)

@@ -169,9 +169,10 @@ def test_encoding_and_windows_count_on_the_whole_machine() -> None:
     for stage, seconds in (("window", 0.001), ("predict", 0.002), ("encode", 0.004)):
         governor.observe(stage, seconds)
     seats = [governor.enrol(0, 0, lambda seat, before, after: None, 0.0) for _ in range(10)]
-    assert governor.load(0.0) == pytest.approx(25 * 10 * 0.004 / 2)
-    governor.admit(seats[0], 0.0, 0.1)
-    assert governor.load(0.0) == pytest.approx(25 * (10 * 0.004 + 0.003) / 2)
+    assert governor.load(0.0) == 0, "whoever is idle sends what was encoded for all"
+    for seat in seats[:3]:
+        governor.admit(seat, 0.0, 0.1)
+    assert governor.load(0.0) == pytest.approx(25 * 3 * 0.007 / 2)
 
 
 def test_levels_are_those_of_the_restorer() -> None:
@@ -185,3 +186,63 @@ def test_levels_of_speakers_are_told_once() -> None:
     speaker: Speaker = machine.speaker(3)
     machine.run(30.0)
     assert len(steps(speaker)) == len(speaker.levels), "no change is told that is none"
+
+
+def test_lowest_priority_does_without_first_and_equals_together() -> None:
+    machine = Machine(lambda now_s: 0.003, lambda now_s: 0.002)
+    low = [machine.speaker(3, priority=2) for _ in range(2)]
+    usual = [machine.speaker(5) for _ in range(2)]
+    high = machine.speaker(5, priority=9)
+    machine.run(2.0)
+    assert [speaker.seat.level for speaker in [*low, *usual, high]] == [3, 3, 5, 5, 5]
+    machine.restore_s = lambda now_s: 0.0075
+    machine.run(3.0)
+    # 25 x (5 x 2 + 3 x 7.5) ms is 0.81: those that matter least lose everything before anybody else loses a level.
+    assert [speaker.seat.level for speaker in [*low, *usual, high]] == [0, 0, 5, 5, 5]
+    assert low[0].seat.state.reason == "priority" and low[0].levels[-1][0] == low[1].levels[-1][0]
+    machine.restore_s = lambda now_s: 0.012
+    machine.run(3.0)
+    assert usual[0].seat.level == usual[1].seat.level < 5 and high.seat.level == 5
+    assert [speaker.late for speaker in [*low, *usual, high]] == [0] * 5
+
+
+def test_whoever_matters_more_steps_up_first_and_takes_from_those_below() -> None:
+    machine = Machine(slow_for_a_while(0.1, 0.014), lambda now_s: 0.004)
+    low, high = machine.speaker(3, priority=1), machine.speaker(3, priority=7)
+    machine.run(40.0)
+    # There is time for one of them: 25 x (2 x 4 + 14) ms is 0.55, with both it would be 0.9.
+    assert high.seat.level == 3 and low.seat.level <= 2
+    up_s = [next(at_s for at_s, level in speaker.levels if at_s > SLOW_TO_S and level >= 2) for speaker in (high,)]
+    assert all(at_s >= up_s[0] for at_s, level in low.levels if at_s > SLOW_TO_S and level >= 2)
+    assert low.late == high.late == 0
+
+
+def test_newcomer_that_matters_more_does_not_do_without_for_others() -> None:
+    machine = Machine(lambda now_s: 0.008, lambda now_s: 0.003)
+    low = [machine.speaker(3, priority=3) for _ in range(4)]
+    machine.run(3.0)
+    assert min(speaker.seat.level for speaker in low) < 3
+    newcomer = machine.speaker(3, priority=8)
+    machine.run(3.0)
+    assert newcomer.seat.level == 3 and len(newcomer.levels) == 1
+
+
+def test_pictures_that_do_not_fit_are_made_room_for_by_those_that_matter_less() -> None:
+    governor = Governor()
+    told: list[tuple[int, int]] = []
+    low = governor.enrol(3, 3, lambda seat, before, after: told.append((before, after)), 0.0, 2)
+    high = governor.enrol(3, 3, lambda seat, before, after: None, 0.0, 6)
+    for seat in (low, high):
+        governor.admit(seat, 0.0, 1.0)
+    for number in range(3):
+        governor.missed(high, 0.1 * number)
+    assert high.level == 3 and low.level == 2 and told == [(3, 2)] and low.state.reason == "priority"
+
+
+def test_pictures_restored_together_need_the_time_of_all() -> None:
+    governor = Governor()
+    seat = governor.enrol(3, 3, lambda seat, before, after: None, 0.0)
+    governor.learn(0.010, 0.0)
+    assert governor.admit(seat, 0.0, 0.040, beside=2).level == 3
+    assert governor.admit(seat, 0.0, 0.040, beside=3).level == 0
+    assert governor.fits(3, 0.0, 0.040, [], 2) and not governor.fits(3, 0.0, 0.040, [], 3)

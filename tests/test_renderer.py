@@ -10,11 +10,12 @@ from engine.audio.mel import SILENCE
 from engine.avatar.body import Pose
 from engine.avatar.bundle import Avatar
 from engine.avatar.head_move import cross_fade, lean
+from engine.batches import Batches
 from engine.compose import paste
-from engine.errors import BackendFailed, Busy, Closed
+from engine.errors import BackendFailed, Busy, Closed, ModelAway
 from engine.lipsync.base import LipJob, PreparedAvatar
 from engine.renderer import PictureJob, Rendered, Renderer, render_now
-from engine.renderer.batches import Batches
+from engine.schedule import OWNER_LIMIT
 from engine.types import REST_MOUTH
 from tests.fakes import FakeLipSync, FakePrepared, mouth_height, tiny_avatar, tiny_clip
 
@@ -112,7 +113,7 @@ async def test_late_picture_is_given_up_for_a_later_one_of_its_session_only(
 async def test_full_queue_refuses_until_withdrawn_jobs_make_room(
     renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.renderer.pool.QUEUE_LIMIT", 2)
+    monkeypatch.setattr("engine.schedule.WAITING_LIMIT", 2)
     lipsync.gate = threading.Event()
     renderer.submit(job(avatar), 0.0)
     await lipsync.first_begun()
@@ -291,6 +292,64 @@ async def test_failing_picture_costs_none_of_those_in_its_batch(avatar: Avatar) 
     results = await asyncio.gather(*waiting, return_exceptions=True)
     await renderer.aclose()
     assert [isinstance(result, BackendFailed) for result in results] == [False, False, True, False]
+
+
+async def test_pictures_without_a_mouth_to_draw_never_meet_the_model(
+    renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync
+) -> None:
+    still = [PictureJob(FakePrepared(avatar), Pose(number, lean=0.3), None) for number in range(4)]
+    await asyncio.gather(*(render(renderer, work) for work in still))
+    assert lipsync.predicted == 0
+
+
+async def test_one_session_cannot_fill_the_queue(renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync) -> None:
+    lipsync.gate = threading.Event()
+    begun = renderer.submit(job(avatar), 0.0)
+    await lipsync.first_begun()
+    mine = [renderer.submit(job(avatar), 1e9 + number, "me") for number in range(OWNER_LIMIT)]
+    with pytest.raises(Busy):
+        renderer.submit(job(avatar), 1e9, "me")
+    other = renderer.submit(job(avatar), 1e9, "you")
+    lipsync.gate.set()
+    await asyncio.gather(begun.result, other.result, *(rendering.result for rendering in mine))
+
+
+async def test_pictures_given_up_are_counted_by_priority(
+    renderer: Renderer, avatar: Avatar, lipsync: FakeLipSync
+) -> None:
+    lipsync.gate = threading.Event()
+    begun = renderer.submit(job(avatar), 0.0)
+    await lipsync.first_begun()
+    renderer.submit(job(avatar), time.monotonic() - 1, "me", priority=2)
+    later = renderer.submit(job(avatar), time.monotonic() + 100, "me", priority=2)
+    lipsync.gate.set()
+    await asyncio.gather(begun.result, later.result)
+    assert renderer.metrics.registry.get_sample_value("visavis_given_up_total", {"priority": "2"}) == 1
+
+
+async def test_model_that_is_away_fails_every_picture_at_once_and_is_told_once(
+    avatar: Avatar, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(BatchingLipSync):
+        away = True
+
+        def predict(self, jobs):
+            if self.away:
+                raise ModelAway("model_away", "The process is away.")
+            return super().predict(jobs)
+
+    lipsync = Away()
+    renderer = Renderer(lipsync)
+    try:
+        results = await asyncio.gather(
+            *(renderer.submit(job(avatar), time.monotonic() + 100).result for _ in range(8)), return_exceptions=True
+        )
+        assert [result.code for result in results] == ["model_away"] * 8
+        assert caplog.text.count("rendering a picture failed") == 1
+        lipsync.away = False
+        await render(renderer, job(avatar))
+    finally:
+        await renderer.aclose()
 
 
 def test_batches_get_smaller_when_their_first_picture_would_be_late() -> None:

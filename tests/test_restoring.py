@@ -193,3 +193,61 @@ async def test_closing_gives_up_an_avatar_that_is_being_restored(lipsync: FakeLi
     await renderer.aclose()
     with pytest.raises(Exception, match="closed"):
         await look
+
+
+async def test_pictures_of_several_sessions_are_restored_together_and_those_of_one_in_turn(avatar: Avatar) -> None:
+    class Batching(FakeRestorer):
+        batch_limit = 4
+        sizes: list[int] = []  # noqa: RUF012
+
+        def restore(self, jobs):
+            self.sizes.append(len(jobs))
+            return super().restore(jobs)
+
+    class BatchingLipSync(FakeLipSync):
+        batch_limit = 16
+
+    restorer, lipsync = Batching(), BatchingLipSync()
+    renderer = Renderer(lipsync, restorer=restorer)
+    try:
+        sessions = [open_session(renderer, avatar, 3) for _ in range(6)]
+        lipsync.gate = threading.Event()
+        first = renderer.submit(job(avatar), time.monotonic() + 50)
+        await lipsync.first_begun()
+        due_s = time.monotonic() + 100
+        waiting = [renderer.submit(job(avatar), due_s, session=session) for session in sessions]
+        waiting += [renderer.submit(job(avatar, 1), due_s + 0.04, session=sessions[-1])]
+        lipsync.gate.set()
+        await asyncio.gather(first.result, *(rendering.result for rendering in waiting))
+        assert restorer.sizes == [4, 2, 1]
+        assert restorer.traces == [None] * 6 + [1]
+        assert {restored_level(rendering.result.result().image) for rendering in waiting} == {3}
+    finally:
+        await renderer.aclose()
+
+
+async def test_failing_picture_costs_none_of_those_restored_with_it(avatar: Avatar) -> None:
+    class Picky(FakeRestorer):
+        batch_limit = 4
+
+        def restore(self, jobs):
+            if any(job.level == 4 for job in jobs):
+                raise RuntimeError("not this one")
+            return super().restore(jobs)
+
+    class BatchingLipSync(FakeLipSync):
+        batch_limit = 16
+
+    lipsync = BatchingLipSync()
+    renderer = Renderer(lipsync, restorer=Picky())
+    try:
+        sessions = [open_session(renderer, avatar, asked) for asked in (3, 4, 5)]
+        lipsync.gate = threading.Event()
+        first = renderer.submit(job(avatar), time.monotonic() + 50)
+        await lipsync.first_begun()
+        waiting = [renderer.submit(job(avatar), time.monotonic() + 100, session=session) for session in sessions]
+        lipsync.gate.set()
+        await asyncio.gather(first.result, *(rendering.result for rendering in waiting))
+        assert [restored_level(rendering.result.result().image) for rendering in waiting] == [3, 0, 5]
+    finally:
+        await renderer.aclose()

@@ -154,6 +154,14 @@ class Body:
         Returns:
             The pose, and the state after it.
         """
+        if not speaking and self.settled(state, wishes):
+            # The same as below, of a crowd that mostly does nothing else.
+            doing, position = state.doing, state.position
+            action = state.action if state.action == doing else IDLE_DOING
+            pose = Pose(
+                self._tracks.by_name[doing.track].picture(position), action=action, listening=wishes.listening
+            )
+            return pose, BodyState(doing, position + 1, action=state.action, serial=state.serial)
         state = self._begin(self._obey(state, wishes, speaking), wishes)
         tracks = self._tracks.by_name
         fading = state.next is not None and state.fade > 0
@@ -174,6 +182,18 @@ class Body:
             return pose, replace(state, doing=state.next, position=position, next=None, next_position=0, fade=0)
         return pose, replace(
             state, position=state.position + 1, next_position=state.next_position + 1, fade=state.fade + 1
+        )
+
+    def settled(self, state: BodyState, wishes: Wishes) -> bool:
+        """Whether the next silent frame shows the next picture of a loop and nothing else, and changes nothing else."""
+        return (
+            state.silent_frames == ATTENTIVE_FRAMES
+            and state.lean == 0
+            and state.next is None
+            and state.serial == wishes.serial
+            and not (self._leans and wishes.listening)
+            and self._tracks.by_name[state.doing.track].loop
+            and self._wanted(state, wishes) == state.doing
         )
 
     def restless(self, state: BodyState, wishes: Wishes) -> bool:

@@ -41,6 +41,7 @@ from engine.avatar.card import (
 from engine.avatar.footage import Clip, check_clips, check_footage, check_length, check_size, read_faces
 from engine.avatar.footage import invalid as _invalid
 from engine.avatar.footage import require_file as _require_file
+from engine.avatar.pictures import PictureFiles, memory_bytes
 from engine.avatar.video import decode_loop, encode_loop
 from engine.errors import AvatarInvalid, NotFound
 from engine.persona import Persona
@@ -70,6 +71,7 @@ class Avatar:
         fps: pictures a second, always 25.
         clips: what it can do beside resting, by name.
         picture_model: picture network fitted to this person, or None for the one that comes with the project.
+        folder: whose pictures these are; None when they exist in memory alone.
 
     All pictures together are numbered: those of the idle loop first, then those of the clips in order of their names.
     """
@@ -88,6 +90,7 @@ class Avatar:
     clips: Mapping[str, Clip] = field(default_factory=dict)
     picture_model: Path | None = None
     persona: Persona = field(default_factory=Persona)
+    folder: Path | None = None
 
     @property
     def starts(self) -> dict[str, int]:
@@ -102,6 +105,11 @@ class Avatar:
     def picture_count(self) -> int:
         """Pictures of the idle loop and all clips."""
         return len(self.frames) + sum(len(clip.frames) for clip in self.clips.values())
+
+    @property
+    def memory_bytes(self) -> int:
+        """What its pictures take of memory for as long as it is there; those in a mapped file take none."""
+        return memory_bytes(self.frames) + sum(memory_bytes(clip.frames) for clip in self.clips.values())
 
     def picture(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 BGR picture number ``index`` of all; read-only.
@@ -173,8 +181,13 @@ def avatar_folder(directory: Path, name: str) -> Path:
     return folder
 
 
-def load_avatar(folder: Path) -> Avatar:
+def load_avatar(folder: Path, pictures: PictureFiles | None = None) -> Avatar:
     """Reads, decodes and validates an avatar folder; takes about a second, so call it off the event loop.
+
+    Args:
+        folder: the avatar's.
+        pictures: where its pictures are kept once they are decoded, mapped into memory; None decodes them into memory,
+            as suits whoever goes through all of them once.
 
     Raises:
         AvatarInvalid: with a code and a sentence for whatever is missing or inconsistent.
@@ -187,16 +200,18 @@ def load_avatar(folder: Path) -> Avatar:
     check_length(card.name, len(landmarks), card.size)
     rows = dict(zip(card.clips, zip(faces[::2], faces[1::2], strict=True), strict=True))
     check_clips(card.name, {name: len(rows[name][0]) for name in rows}, len(landmarks), card.size)
-    frames = _decode(folder / IDLE_FILE, card.size, len(landmarks))
+    frames = _decode(folder / IDLE_FILE, card.size, len(landmarks), pictures)
     clips = {
-        name: Clip(_decode(_clip_file(folder, name), card.size, len(points)), points, squares, card.clips[name])
+        name: Clip(
+            _decode(_clip_file(folder, name), card.size, len(points), pictures), points, squares, card.clips[name]
+        )
         for name, (points, squares) in rows.items()
     }
     own_model = folder / PICTURE_MODEL_FILE
     avatar = Avatar(
         card.name, card.title, card.size, card.licence, card.source, card.synthetic, card.consent,
         frames, landmarks, boxes, clips=MappingProxyType(clips),
-        picture_model=own_model if own_model.is_file() else None, persona=card.persona,
+        picture_model=own_model if own_model.is_file() else None, persona=card.persona, folder=folder,
     )  # fmt: skip
     _check(avatar)
     for array in (frames, landmarks, boxes, *faces, *(clip.frames for clip in clips.values())):
@@ -255,9 +270,9 @@ def _clip_file(folder: Path, name: str) -> Path:
     return folder / f"clip_{name}.mp4"
 
 
-def _decode(path: Path, size: tuple[int, int], count: int) -> np.ndarray:
+def _decode(path: Path, size: tuple[int, int], count: int, pictures: PictureFiles | None) -> np.ndarray:
     _require_file(path, MAX_VIDEO_BYTES)
-    return decode_loop(path, size, count)
+    return decode_loop(path, size, count) if pictures is None else pictures.open(path, size, count)
 
 
 def _check(avatar: Avatar) -> None:

@@ -25,7 +25,7 @@ MAX_FRAMES = 60 * FPS
 MIN_CLIP_FRAMES = FPS
 """A clip is eased in and out over ten pictures each; below a second nothing of it would be left."""
 MAX_DECODED_BYTES = 1 << 30
-"""Pictures stay decoded in memory; a gibibyte is 52 s at 512 x 512 and already generous. Clips count, too."""
+"""Decoded, on the disk of a server or in the memory of a tool; a gibibyte is 52 s at 512 x 512. Clips count, too."""
 MAX_FACES_BYTES = 4 << 20
 
 

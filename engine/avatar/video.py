@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -39,21 +40,36 @@ def decode_loop(path: Path, size: tuple[int, int], count: int) -> np.ndarray:
     width, height = size
     # Filled in place, since a list of pictures and their stack would double the peak.
     pictures = np.empty((count, height, width, 3), np.uint8)
+    for index, picture in enumerate(read_loop(path, size, count)):
+        pictures[index] = picture
+    return pictures
+
+
+def read_loop(path: Path, size: tuple[int, int], count: int) -> Iterator[np.ndarray]:
+    """The pictures of an idle loop one after the other: exactly ``count`` of them, or an error.
+
+    Args:
+        path, size, count: as for ``decode_loop``.
+
+    Yields:
+        (height, width, 3) uint8 BGR.
+
+    Raises:
+        AvatarInvalid: as ``decode_loop``.
+    """
     decoded = 0
     try:
         with av.open(str(path), format="mp4") as container:
             for frame in container.decode(_video_stream(container, path, size)):
-                if decoded < count:
-                    pictures[decoded] = to_bgr(frame)
+                if decoded == count:
+                    raise _invalid(path, "avatar_length", f"has more pictures where {count} are described")
+                picture = to_bgr(frame)
                 decoded += 1
-                if decoded > count:
-                    break
+                yield picture
     except (FFmpegError, OSError) as error:
         raise _invalid(path, "avatar_video_unreadable", f"cannot be decoded ({error})") from error
     if decoded != count:
-        found = "more" if decoded > count else decoded
-        raise _invalid(path, "avatar_length", f"has {found} pictures where {count} are described")
-    return pictures
+        raise _invalid(path, "avatar_length", f"has {decoded} pictures where {count} are described")
 
 
 def encode_loop(path: Path, pictures: np.ndarray, crf: int) -> None:

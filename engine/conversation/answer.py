@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.conversation.history import History
+from engine.conversation.history import History, Line
 from engine.conversation.llm.base import LanguageModel, Message
 from engine.conversation.phrases import ENGLISH, Phrases
 from engine.conversation.realtime.base import SpeakingModel, SpokenPart, SpokenText, Timed
@@ -209,21 +209,32 @@ class Answerer:
 
     def keep(self, turn: Turn, outcome: Outcome) -> None:
         """Keeps, counts and tells what came of a turn."""
-        heard = turn.heard_before
-        if heard is None:
-            heard = turn.reply.heard_text if turn.reply is not None else ""
-        if heard:
-            now_s = self._speaker.clock.now_s()
-            if turn.text:
-                self._history.add(Message("user", turn.text), ago_s=now_s - turn.waterfall.from_s)
-            begun_s = turn.waterfall.reached_s.get("first_frame", now_s)
-            self._history.add_played(heard, outcome == "interrupted", ago_s=now_s - begun_s)
+        heard = self._write(turn, self._history, cut=outcome == "interrupted")
         if isinstance(self._model, SpeakingModel):
             self._model.remember(self._history.messages(), turn.spoken.heard_ms if turn.spoken is not None else None)
         if outcome == "interrupted" and turn.reply is not None:
             self._speaker.tell("interrupted", utterance_id=turn.reply.utterance_id, played_text=heard)
         self.tell(turn, outcome)
         self._metrics.turns(outcome).inc()
+
+    def so_far(self, turn: Turn) -> list[Line]:
+        """What would be kept of a turn that were interrupted now."""
+        draft = History()
+        self._write(turn, draft, cut=True)
+        return draft.lines
+
+    def _write(self, turn: Turn, history: History, *, cut: bool) -> str:
+        """Writes down what was heard of a turn, which is returned, together with what it answered."""
+        heard = turn.heard_before
+        if heard is None:
+            heard = turn.reply.heard_text if turn.reply is not None else ""
+        if heard:
+            now_s = self._speaker.clock.now_s()
+            if turn.text:
+                history.add(Message("user", turn.text), ago_s=now_s - turn.waterfall.from_s)
+            begun_s = turn.waterfall.reached_s.get("first_frame", now_s)
+            history.add_played(heard, cut, ago_s=now_s - begun_s)
+        return heard
 
     def tell(self, turn: Turn, state: str) -> None:
         """Tells what state a turn is in."""

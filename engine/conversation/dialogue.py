@@ -187,6 +187,11 @@ class Dialogue:
         """What was said so far, by both, oldest first."""
         return self._history.lines
 
+    @property
+    def so_far(self) -> list[Line]:
+        """The same, with as much of the present turn as an interruption would leave of it."""
+        return [*self._history.lines, *(self._answerer.so_far(turn) if (turn := self._floor.turn) is not None else ())]
+
     async def aclose(self) -> None:
         """Ends every task and the recogniser. Idempotent and time-limited."""
         self._closed = True

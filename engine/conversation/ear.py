@@ -22,6 +22,8 @@ from engine.types import ANALYSIS_RATE
 
 PREROLL_S = 0.8
 """Sound the recogniser is given from before speech was noticed: that takes 0.2 s, and words begin softly."""
+PLAYED_FRAMES = 50
+"""What was played is kept so long for a microphone that is opened: 2 s, more than any echo takes."""
 
 
 class Ear:
@@ -38,6 +40,7 @@ class Ear:
         self._decimator = Decimator()
         self._guard = EchoGuard()
         self._played = Decimator()
+        self._unheeded: deque[np.ndarray] = deque(maxlen=PLAYED_FRAMES)
         self._recent: deque[np.ndarray] = deque()
         self._listening: Listening | None = None
         self._text = ""
@@ -52,13 +55,16 @@ class Ear:
             self._recent.popleft()
         if self._listening is not None:
             self._listening.push(sound)
+        while self._unheeded:
+            self._guard.played(self._played.push(self._unheeded.popleft()))
         echoes = self._guard.heard(sound)
         return [0.0 if echo else probability for probability, echo in zip(self._vad.push(sound), echoes, strict=True)]
 
     def played(self, audio: np.ndarray) -> None:
-        """Takes what people hear of the avatar, silence too: (n,) int16 mono at 48 kHz, any n."""
+        """Takes one frame of what people hear of the avatar, silence too: (n,) int16 mono at 48 kHz."""
         if self._vad is not None:
-            self._guard.played(self._played.push(audio))
+            # Looked at when the microphone is heard: most of the time, in most sessions, none is open.
+            self._unheeded.append(audio)
 
     def open(self, preroll_s: float = PREROLL_S) -> None:
         """Has the recogniser listen from now on, and from so long before, at most ``PREROLL_S``. Idempotent."""

@@ -18,7 +18,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -131,6 +131,14 @@ class History:
         system = [Message("system", self.system_prompt)] if self.system_prompt.strip() else []
         turns = [message for message, _ in self._context]
         return [*system, *turns, *([Message("user", text)] if text.strip() else [])]
+
+    def restore(self, lines: Iterable[Line]) -> None:
+        """Goes on where another history of the same conversation, whose ``lines`` they were, has ended."""
+        self.clear()
+        for line in lines:
+            self._turns.append(line)
+            self._context.append((Message(line.role, line.text), _weight(line.text)))
+        self._trim("")
 
     def clear(self) -> None:
         """Forgets everything but the system prompt."""

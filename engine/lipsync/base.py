@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from engine.schedule import NOT_URGENT, Urgency
+
 if TYPE_CHECKING:
     from engine.audio.window import MelWindow
     from engine.avatar.bundle import Avatar
@@ -39,12 +41,14 @@ class LipJob:
         frame_index: which picture of the avatar the mouth goes onto, numbered as in ``Avatar``.
         mel: (80, window.columns) float32 in [-4, 4], the window of this video frame.
         strength: 0 leaves the face at rest, 1 speaks fully; eases speech in and out.
+        urgency: when it is needed; has no influence on what is predicted.
     """
 
     prepared: PreparedAvatar
     frame_index: int
     mel: np.ndarray
     strength: float = 1.0
+    urgency: Urgency = NOT_URGENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ Place in the flow: model files of a lip-sync model -> ``Network`` -> its ``predi
 
 Invariants:
     * every calling thread has an infer request of its own, so calls never wait for each other's buffers;
+    * a small network may have a compiled form for each thread, and is then computed on that very thread: handing it to
+      threads of the runtime and back costs more than half again on a busy machine;
     * precision is what was asked for, never what the runtime would choose for the machine.
 """
 
@@ -32,7 +34,9 @@ def has_bf16() -> bool:
 class Network:
     """A compiled network."""
 
-    def __init__(self, path: Path, threads: int, precision: Precision, batch: int | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: int, precision: Precision, batch: int | None = None, *, own: bool = False
+    ) -> None:
         """Compiles a network for the CPU.
 
         Args:
@@ -41,11 +45,12 @@ class Network:
             precision: of the arithmetic; ``bf16`` is about twice as fast where the processor has it. Layers that
                 were quantised to int8 stay so.
             batch: pictures of every call, where that is known: shapes are planned once then, which is a little faster.
+            own: compile it for each thread that calls it; the first call of a thread takes as long.
 
         Raises:
             BackendFailed: the files are missing, or the runtime cannot read them.
         """
-        streams = min(os.cpu_count() or 1, _MOST_STREAMS)
+        streams = 1 if own else min(os.cpu_count() or 1, _MOST_STREAMS)
         settings = {
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams * threads,
@@ -59,11 +64,19 @@ class Network:
                 model.reshape({
                     port: ov.PartialShape([batch, *list(port.get_partial_shape())[1:]]) for port in model.inputs
                 })
-            self._compiled = core.compile_model(model, "CPU", settings)
+
+            def compiled() -> ov.CompiledModel:
+                return core.compile_model(model, "CPU", settings)
+
+            shared = compiled()
         except RuntimeError as error:
             raise BackendFailed(
                 "model_unreadable", f"The model file {path.name} cannot be loaded; reinstall the project ({error})."
             ) from error
+        self._outputs = len(shared.outputs)
+        # Whoever calls first takes the one that is there.
+        self._spare = [shared]
+        self._compiled = compiled if own else lambda: shared
         self._local = threading.local()
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
@@ -74,6 +87,12 @@ class Network:
         """
         request = getattr(self._local, "request", None)
         if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
+            request = self._local.request = self._open().create_infer_request()
         results = request.infer(list(inputs), share_inputs=True, share_outputs=True)
-        return [results[i] for i in range(len(self._compiled.outputs))]
+        return [results[i] for i in range(self._outputs)]
+
+    def _open(self) -> ov.CompiledModel:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self._compiled()

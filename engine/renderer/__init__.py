@@ -8,7 +8,8 @@ the threads.
 from __future__ import annotations
 
 from engine.renderer.draw import PictureJob, Rendered, render_now
-from engine.renderer.pool import Renderer, Rendering
+from engine.renderer.pool import Renderer
+from engine.renderer.rendering import Rendering
 from engine.renderer.session_quality import SessionQuality
 
 __all__ = ["PictureJob", "Rendered", "Renderer", "Rendering", "SessionQuality", "render_now"]

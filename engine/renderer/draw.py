@@ -20,6 +20,7 @@ from engine.avatar.body import Pose
 from engine.avatar.head_move import cross_fade, lean
 from engine.compose import paste
 from engine.lipsync.base import FacePatch, LipJob, LipSync, PreparedAvatar
+from engine.schedule import NOT_URGENT, Urgency
 from engine.types import REST_MOUTH
 
 Box = tuple[int, int, int, int]
@@ -51,6 +52,7 @@ class PictureJob:
             other.
         other_share: how much of ``other`` is seen, in (0, 1).
         sequence: which frame of its session it is; a later one is greater.
+        urgency: when it is needed; has no influence on the picture.
     """
 
     prepared: PreparedAvatar
@@ -60,6 +62,7 @@ class PictureJob:
     other: PreparedAvatar | None = None
     other_share: float = 0.0
     sequence: int = 0
+    urgency: Urgency = NOT_URGENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def draw_all(
         observe: told what the stages ``predict`` and ``paste`` took for one picture, seconds.
     """
     mouths = [
-        LipJob(look, index, job.mel, job.strength)
+        LipJob(look, index, job.mel, job.strength, job.urgency)
         for job in jobs
         if job.mel is not None
         for look in _looks(job)

@@ -4,13 +4,13 @@ Place in the flow: producer -> PictureJob -> Renderer -> picture with a speaking
 
 On a CPU batching gains next to nothing, so every thread renders one picture at a time, single-threaded. A model that
 gains from batches says so by an attribute ``batch_limit``: then a thread takes that many pictures at once, of whichever
-sessions, the most urgent ones first.
+sessions, the most urgent ones first, and waits a few milliseconds for more where all have the time. A restorer does
+the same.
 
 Invariants:
-    * the earliest deadline is served first, whichever session it belongs to; a picture that would be late is given up
-      when its session waits for a later one, so a slow machine shows fewer pictures, but those in sync;
+    * which picture is drawn next is the schedule's to say, see ``engine.schedule``: no session makes another one late;
     * the queue is bounded: when full, a new job is refused with Busy and the session holds its picture;
-    * a job withdrawn or cancelled before it began costs nothing;
+    * a picture without a mouth to draw never meets the model;
     * restoring never makes a picture late: before it begins, the picture is there unrestored, as ``Rendering.draft``;
     * results are delivered on the event loop that submitted the job.
 """
@@ -18,27 +18,31 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
 import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
 
 from engine.avatar.bundle import Avatar
 from engine.avatar.tracks import tracks_of
-from engine.errors import BackendFailed, Busy, Closed, VisavisError
+from engine.batches import Batches
+from engine.errors import BackendFailed, Busy, Closed, ModelAway, VisavisError
 from engine.lipsync.base import LipSync, PreparedAvatar
 from engine.metrics import EngineMetrics
-from engine.renderer.batches import Batches
 from engine.renderer.delivery import deliver
-from engine.renderer.draw import Drawn, PictureJob, Rendered, draw_all, finish
-from engine.renderer.restoring import Restoring, SessionRestoring
+from engine.renderer.draw import PictureJob, Rendered, draw_all, finish
+from engine.renderer.rendering import Rendering
+from engine.renderer.restoring import Restoring, SessionRestoring, Unrestored
 from engine.restore.base import FaceRestorer
+from engine.schedule import PRIORITY, Schedule, Ticket, Turn, Urgency
 
-QUEUE_LIMIT = 256
-"""Jobs that may wait: three for each of some eighty sessions, far beyond what could meet its deadline."""
+BATCH_THREADS = 2
+"""Where a model gains from batches: one is computed while another is pasted. More would only hold pictures earlier, in
+an order that may be none of the most urgent any more."""
 PREPARED_LIMIT = 5
 """Prepared avatars kept for sessions to come; sessions hold on to their own."""
 CLOSE_TIMEOUT_S = 3.0
@@ -46,71 +50,12 @@ CLOSE_TIMEOUT_S = 3.0
 _log = logging.getLogger(__name__)
 
 
-class Rendering:
-    """A picture on its way.
-
-    Attributes:
-        job: what to render.
-        owner: whose later pictures this one may be given up for.
-        result: done with a Rendered or a BackendFailed; cancelled when withdrawn or given up.
-        deadline_s: when it is needed, monotonic seconds.
-        session: with what it is restored; None leaves it unrestored.
-        draft: the picture without restoring, from when it is drawn; for whoever cannot wait.
-    """
-
-    __slots__ = ("_begun", "_lock", "_submitted_s", "deadline_s", "draft", "job", "owner", "result", "session")
-
-    def __init__(
-        self,
-        job: PictureJob,
-        result: asyncio.Future[Rendered],
-        owner: object = None,
-        deadline_s: float = 0.0,
-        session: SessionRestoring | None = None,
-    ) -> None:
-        self.job = job
-        self.result = result
-        self.owner = owner
-        self.deadline_s = deadline_s
-        self.session = session
-        self.draft: Rendered | None = None
-        self._begun = False
-        self._lock = threading.Lock()
-        self._submitted_s = time.monotonic()
-
-    def withdraw(self) -> bool:
-        """Cancels the job unless a thread has begun it; its picture may still be of use then.
-
-        Returns:
-            True when the job will not be rendered.
-        """
-        with self._lock:
-            if self._begun:
-                return False
-            self._begun = True
-        self.result.cancel()
-        return True
-
-    def begin(self) -> bool:
-        """Claims the job for the calling thread; False when it was withdrawn or cancelled."""
-        with self._lock:
-            if self._begun or self.result.cancelled():
-                return False
-            self._begun = True
-            return True
-
-    @property
-    def waited_ms(self) -> float:
-        """Time since it was submitted, milliseconds."""
-        return (time.monotonic() - self._submitted_s) * 1000
-
-
 class Renderer:
     """The model and its threads.
 
     Args:
         lipsync: the model; its ``predict`` is called from all threads at once.
-        threads: pictures rendered at a time.
+        threads: that render pictures; of a model that gains from batches, ``BATCH_THREADS`` at most.
         restorer: improves faces; None leaves all pictures as they are.
         metrics: where to count; a registry of its own when None.
 
@@ -130,13 +75,15 @@ class Renderer:
             raise ValueError("a renderer needs at least one thread")
         self.lipsync = lipsync
         self.metrics = metrics if metrics is not None else EngineMetrics()
+        self._batches = Batches(getattr(lipsync, "batch_limit", 1))
+        if self._batches.most > 1:
+            threads = min(threads, BATCH_THREADS)
         self.restoring = Restoring(restorer, lipsync, threads, self.metrics) if restorer is not None else None
-        self._queue: list[tuple[float, int, Rendering]] = []
-        self._order = itertools.count()
+        self._schedule: Schedule[Rendering] = Schedule(self._batches, threads)
         self._condition = threading.Condition()
         self._closing = False
-        self._typical_s = 0.0
-        self._batches = Batches(getattr(lipsync, "batch_limit", 1))
+        self._model_away = False
+        self._cold: dict[str, asyncio.Future[None]] = {}
         self._prepared: OrderedDict[int, asyncio.Future[PreparedAvatar]] = OrderedDict()
         # Preparing takes as long as many pictures, so it must not hold up a render thread.
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="visavis-prepare")
@@ -176,49 +123,74 @@ class Renderer:
         return prepared
 
     async def warmup(self) -> None:
-        """Makes the first picture as fast as every other one."""
-        most = self._batches.most
-        sizes = [1 << power for power in range(most.bit_length())]
-        await asyncio.get_running_loop().run_in_executor(self._preparing, self.lipsync.warmup, sizes)
+        """Makes the first picture of every thread as fast as every other one.
+
+        Raises:
+            Closed: after ``aclose``.
+        """
+        loop = asyncio.get_running_loop()
+        with self._condition:
+            if self._closing:
+                raise Closed("renderer_closed", "The renderer is closed.")
+            self._cold = {thread.name: loop.create_future() for thread in self._threads}
+            cold = list(self._cold.values())
+            self._condition.notify_all()
+        await asyncio.gather(*cold)
 
     def submit(
-        self, job: PictureJob, deadline_s: float, owner: object = None, session: SessionRestoring | None = None
+        self,
+        job: PictureJob,
+        deadline_s: float,
+        owner: object = None,
+        session: SessionRestoring | None = None,
+        priority: int = PRIORITY,
     ) -> Rendering:
         """Queues a picture; must be called on a running event loop.
 
         Args:
             job: what to render.
             deadline_s: when it is needed, monotonic seconds.
-            owner: when given, the picture is given up if it would be late and a later one of the same owner waits.
+            owner: whose it is, for equal shares; it is given up if it would be late and a later one of the same owner
+                waits.
             session: what ``restoring.open`` gave to the session that it is for; None leaves the picture unrestored.
+            priority: of the owner, 0 to 9; when there is not time for all, the lowest does without first.
 
         Raises:
-            Busy: the queue is full.
+            Busy: the queue is full, or the owner's part of it.
             Closed: after ``aclose``.
         """
-        rendering = Rendering(job, asyncio.get_running_loop().create_future(), owner, deadline_s, session)
+        # Its number stands for the owner, whom nobody must keep alive for having been counted.
+        number = None if owner is None else id(owner)
+        urgent = replace(job, urgency=Urgency(deadline_s, number or 0, priority))
+        rendering = Rendering(urgent, asyncio.get_running_loop().create_future(), owner, deadline_s, session)
         with self._condition:
             if self._closing:
                 raise Closed("renderer_closed", "The renderer is closed.")
-            if len(self._queue) >= QUEUE_LIMIT:
-                # Withdrawn jobs lie in the queue until their turn; they must not keep others out.
-                self._queue = [entry for entry in self._queue if not entry[2].result.cancelled()]
-                heapq.heapify(self._queue)
-            if len(self._queue) >= QUEUE_LIMIT:
+            if not self._schedule.has_room(number):
                 raise Busy("renderer_busy", "More pictures are waiting than can be rendered in time.")
-            heapq.heappush(self._queue, (deadline_s, next(self._order), rendering))
-            self.metrics.render_queue.set(len(self._queue))
+            ticket = self._schedule.add(rendering, deadline_s, time.monotonic(), number, priority)
+            rendering.on_withdrawn = lambda: self._withdrawn(ticket)
+            self.metrics.render_queue.set(len(self._schedule))
             self._condition.notify()
         return rendering
+
+    def _withdrawn(self, ticket: Ticket[Rendering]) -> None:
+        with self._condition:
+            self._schedule.remove(ticket)
+            self.metrics.render_queue.set(len(self._schedule))
 
     async def aclose(self) -> None:
         """Drops what waits, lets the threads finish what they began, at most some seconds. Idempotent."""
         with self._condition:
             self._closing = True
-            waiting, self._queue = self._queue, []
+            waiting = self._schedule.clear()
+            cold = list(self._cold.values())
+            self._cold.clear()
             self._condition.notify_all()
-        for _, _, rendering in waiting:
+        for rendering in waiting:
             rendering.withdraw()
+        for future in cold:
+            future.cancel()
         self._preparing.shutdown(wait=False, cancel_futures=True)
         self._prepared.clear()
         if self.restoring is not None:
@@ -259,37 +231,48 @@ class Renderer:
     def _work(self) -> None:
         while True:
             with self._condition:
-                while not self._queue and not self._closing:
-                    self._condition.wait()
-                if self._closing:
+                if not self._wait():
                     return
-                begun, given_up = self._take()
-                self.metrics.render_queue.set(len(self._queue))
-            for rendering in given_up:
-                deliver(rendering.result.get_loop(), rendering.result.cancel)
+                cold = self._cold.pop(threading.current_thread().name, None)
+                turn = self._schedule.take(time.monotonic()) if cold is None else Turn[Rendering]()
+                self.metrics.render_queue.set(len(self._schedule))
+            if cold is not None:
+                self._warm(cold)
+            for rendering in turn.given_up:
+                if rendering.begin():
+                    self.metrics.given_up(rendering.job.urgency.priority).inc()
+                    deliver(rendering.result.get_loop(), rendering.result.cancel)
+            begun = [rendering for rendering in turn.items if rendering.begin()]
             for rendering in begun:
                 self.metrics.render_wait_ms.observe(rendering.waited_ms)
             if begun:
                 self._render(begun)
 
-    def _take(self) -> tuple[list[Rendering], list[Rendering]]:
-        """Takes the most urgent pictures out of the queue: those to draw now, begun, and those that are given up."""
-        begun: list[Rendering] = []
-        given_up: list[Rendering] = []
-        now_s = time.monotonic()
-        count = self._batches.count(now_s, self._queue[0][0])
-        while self._queue and len(begun) < count:
-            deadline_s, _, rendering = heapq.heappop(self._queue)
-            late = now_s + self._typical_s > deadline_s
-            hopeless = late and self._waits_for_later(rendering.owner)
-            if rendering.begin():
-                (given_up if hopeless else begun).append(rendering)
-        return begun, given_up
+    def _warm(self, done: asyncio.Future[None]) -> None:
+        error: Exception | None = None
+        try:
+            self.lipsync.warmup([1 << power for power in range(self._batches.most.bit_length())])
+        except Exception as failed:
+            error = failed
 
-    def _waits_for_later(self, owner: object) -> bool:
-        return owner is not None and any(
-            other.owner is owner and not other.result.cancelled() for _, _, other in self._queue
-        )
+        def tell() -> None:
+            if not done.done():
+                done.set_result(None) if error is None else done.set_exception(error)
+
+        deliver(done.get_loop(), tell)
+
+    def _wait(self) -> bool:
+        """Waits, with the lock held, until there is something to do; False when there never will be again."""
+        while not self._closing:
+            if threading.current_thread().name in self._cold:
+                return True
+            if not self._schedule:
+                self._condition.wait()
+            elif (gather_s := self._schedule.gather_s(time.monotonic())) > 0:
+                self._condition.wait(gather_s)
+            else:
+                return True
+        return False
 
     def _render(self, renderings: list[Rendering]) -> None:
         started_s = time.monotonic()
@@ -299,8 +282,9 @@ class Renderer:
                 finish(rendering.job, picture) for rendering, picture in zip(renderings, drawn, strict=True)
             ]
         except Exception as error:
-            if len(renderings) == 1:
-                self._fail(renderings[0].result, error)
+            if len(renderings) == 1 or isinstance(error, ModelAway):
+                for rendering in renderings:
+                    self._fail(rendering.result, error)
             else:
                 # One bad picture must not cost those that happened to be beside it.
                 for rendering in renderings:
@@ -309,20 +293,42 @@ class Renderer:
         took_s = time.monotonic() - started_s
         with self._condition:
             self._batches.drew(len(renderings), took_s)
-            # Somewhat less than the mean: in doubt a picture is tried.
-            self._typical_s += 0.1 * (0.8 * took_s - self._typical_s)
+        self._model_away = False
+        unrestored, originals = [], []
         for rendering, picture, rendered in zip(renderings, drawn, finished, strict=True):
             self.metrics.render_ms.observe(took_s * 1000)
-            if self._restorable(rendering, picture):
-                rendering.draft = rendered
-        for rendering, picture, rendered in zip(renderings, drawn, finished, strict=True):
-            self._deliver(rendering.result, self._restore(rendering, picture, rendered))
+            if self.restoring is None or rendering.session is None or picture.box is None:
+                self._deliver(rendering.result, rendered)
+                continue
+            rendering.draft = rendered
+            unrestored.append(
+                Unrestored(rendering.session, picture, picture.box, rendering.job.sequence, rendering.deadline_s)
+            )
+            originals.append((rendering, picture, rendered))
+        if self.restoring is None or not unrestored:
+            return
+
+        def restored(index: int, image: np.ndarray | None) -> None:
+            rendering, picture, rendered = originals[index]
+            self._deliver(rendering.result, rendered if image is None else finish(rendering.job, picture, image))
+
+        self.restoring.restore(unrestored, self._due_s, restored)
+
+    def _due_s(self) -> list[float]:
+        with self._condition:
+            return self._schedule.due_s()
 
     def _fail(self, result: asyncio.Future[Rendered], error: Exception) -> None:
-        _log.error("rendering a picture failed", exc_info=error)
         self.metrics.failures("render").inc()
         failure = BackendFailed("render_failed", "The lip-sync model failed on a picture.")
-        failure.__cause__ = error
+        if isinstance(error, ModelAway):
+            # Every picture misses it until it comes back; once says it all.
+            if not self._model_away:
+                _log.error("rendering a picture failed: %s", error.message)
+            failure, self._model_away = error, True
+        else:
+            _log.error("rendering a picture failed", exc_info=error)
+            failure.__cause__ = error
         deliver(result.get_loop(), lambda: None if result.done() else result.set_exception(failure))
 
     @staticmethod
@@ -333,16 +339,3 @@ class Renderer:
         self.metrics.stage_ms(stage).observe(seconds * 1000)
         if self.restoring is not None:
             self.restoring.observe(stage, seconds)
-
-    def _restorable(self, rendering: Rendering, drawn: Drawn) -> bool:
-        return self.restoring is not None and rendering.session is not None and drawn.box is not None
-
-    def _restore(self, rendering: Rendering, drawn: Drawn, rendered: Rendered) -> Rendered:
-        """The picture as good as it may be now; as it was drawn when nothing is restored."""
-        session, job = rendering.session, rendering.job
-        if self.restoring is None or session is None or drawn.box is None:
-            return rendered
-        with self._condition:
-            waiting_s = [deadline_s for deadline_s, _, other in self._queue if not other.result.cancelled()]
-        image = self.restoring.restore(session, drawn, drawn.box, job.sequence, rendering.deadline_s, waiting_s)
-        return rendered if image is None else finish(job, drawn, image)

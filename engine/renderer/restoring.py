@@ -20,14 +20,15 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engine.avatar.bundle import Avatar
 from engine.config import usable_cores
-from engine.errors import BackendFailed, Cancelled, Closed, VisavisError
+from engine.errors import BackendFailed, Cancelled, Closed, ModelAway, VisavisError
 from engine.governor import Governor, Seat
 from engine.lipsync.base import LipSync, PreparedAvatar
 from engine.metrics import EngineMetrics
@@ -35,9 +36,12 @@ from engine.quality import LIVE, USUAL, Quality, QualityState, wanted_level
 from engine.renderer.delivery import deliver
 from engine.renderer.draw import Box, Drawn
 from engine.restore.base import FaceRestorer, RestoreJob
+from engine.schedule import PRIORITY, Urgency
 
 LOOKS_LIMIT = 5
 """Restored avatars kept for sessions to come; sessions hold on to their own."""
+RestoredPicture = Callable[[int, np.ndarray | None], None]
+"""Told the number of a picture, and the picture restored, (H, W, 3) uint8 BGR, or None when it stays as it is."""
 REACH_FRAMES = 5
 """What was restored so many frames ago or longer says nothing about the present picture."""
 
@@ -47,6 +51,25 @@ _BACKGROUND_NICE = 10
 _CALIBRATIONS = 2
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Unrestored:
+    """A picture that may be restored.
+
+    Attributes:
+        session: whose.
+        drawn: the picture.
+        box: where its mouth was pasted.
+        sequence: which frame of its session it is.
+        due_s: when it is due, monotonic seconds.
+    """
+
+    session: SessionRestoring
+    drawn: Drawn
+    box: Box
+    sequence: int
+    due_s: float
 
 
 class SessionRestoring:
@@ -97,6 +120,7 @@ class Restoring:
         self._restorer = restorer
         self._lipsync = lipsync
         self._metrics = metrics
+        self._batch_limit = int(getattr(restorer, "batch_limit", 1))
         self._calibrated = False
         self._closing = False
         self._looks: OrderedDict[int, tuple[Avatar, asyncio.Future[PreparedAvatar]]] = OrderedDict()
@@ -105,13 +129,20 @@ class Restoring:
 
     # Sessions, on their event loops -------------------------------------------------------------------------------
 
-    def open(self, avatar: Avatar, asked: Quality, on_change: Callable[[QualityState], None]) -> SessionRestoring:
+    def open(
+        self,
+        avatar: Avatar,
+        asked: Quality,
+        on_change: Callable[[QualityState], None],
+        priority: int = PRIORITY,
+    ) -> SessionRestoring:
         """A session begins; must be called on a running event loop.
 
         Args:
             avatar: whom it shows.
             asked: the quality it asks for.
             on_change: called on this event loop with every change of its state.
+            priority: 0 to 9; the lowest does without first.
         """
         loop = asyncio.get_running_loop()
 
@@ -121,7 +152,8 @@ class Restoring:
             deliver(loop, lambda: on_change(state))
 
         with self.lock:
-            seat = self.governor.enrol(asked, wanted_level(asked, self.governor.fast()), changed, time.monotonic())
+            wanted = wanted_level(asked, self.governor.fast())
+            seat = self.governor.enrol(asked, wanted, changed, time.monotonic(), priority)
         self._metrics.quality_sessions(seat.level).inc()
         return SessionRestoring(avatar, seat)
 
@@ -211,59 +243,82 @@ class Restoring:
         y1, y2, x1, x2 = (round(float(edge)) for edge in avatar.boxes[0])
         job = RestoreJob(avatar.frames[0], avatar.landmarks[0], (y1, y2, x1, x2), USUAL)
         try:
-            self._restorer.warmup([1])
+            self._restorer.warmup([1 << power for power in range(self._batch_limit.bit_length())])
             took_s = min(self._timed(job) for _ in range(_CALIBRATIONS))
-        except Exception:
+        except Exception as error:
             # Sessions will find out, each for itself, and say so.
-            self._failed("restoring a picture of %s failed", avatar.name)
+            self._failed("restoring a picture of %s failed", avatar.name, error)
             return
         with self.lock:
             self.governor.learn(took_s, time.monotonic())
 
     def restore(
-        self,
-        session: SessionRestoring,
-        drawn: Drawn,
-        box: Box,
-        sequence: int,
-        due_s: float,
-        waiting_s: Iterable[float],
-    ) -> np.ndarray | None:
-        """Restores a picture on the calling thread as well as there is time.
+        self, pictures: Sequence[Unrestored], waiting_s: Callable[[], Sequence[float]], done: RestoredPicture
+    ) -> None:
+        """Restores pictures on the calling thread as well as there is time, together where the restorer gains from it.
 
         Args:
-            session: whose.
-            drawn: the picture.
-            box: where its mouth was pasted.
-            sequence: which frame of its session it is.
-            due_s: when it is due, monotonic seconds.
-            waiting_s: when each picture is due that waits to be drawn.
-
-        Returns:
-            (H, W, 3) uint8 BGR, or None when it stays as it is.
+            pictures: the most urgent first.
+            waiting_s: tells when each picture is due that waits to be drawn, the first one first.
+            done: called with every picture as soon as it is as good as it gets.
         """
+        together: list[_Work] = []
+        for index, picture in enumerate(pictures):
+            seat = picture.session.seat
+            if together and not self._fits_beside(picture, together, waiting_s()):
+                self._restore(together, done)
+                together = []
+            due_s = min([picture.due_s, *(work.picture.due_s for work in together)])
+            waiting = waiting_s()
+            with self.lock:
+                admission = self.governor.admit(seat, time.monotonic(), due_s, waiting, len(together))
+            urgency = Urgency(picture.due_s, id(picture.session), seat.priority)
+            drawn = picture.drawn
+            job = RestoreJob(drawn.image, drawn.landmarks, picture.box, admission.level, urgency=urgency)
+            if admission.probe is not None:
+                self._probe(picture.session, replace(job, level=admission.probe))
+            if admission.level < LIVE:
+                done(index, None)
+                continue
+            together.append(_Work(index, picture, replace(job, trace=picture.session.trace_before(picture.sequence))))
+        if together:
+            self._restore(together, done)
+
+    def _fits_beside(self, picture: Unrestored, together: Sequence[_Work], waiting_s: Sequence[float]) -> bool:
+        """Whether a picture may be restored together with others: none builds on another, and none gets late."""
+        # A picture builds on the one before of its session, so that must be finished.
+        if len(together) == self._batch_limit or any(work.picture.session is picture.session for work in together):
+            return False
+        due_s = min([picture.due_s, *(work.picture.due_s for work in together)])
         with self.lock:
-            admission = self.governor.admit(session.seat, time.monotonic(), due_s, waiting_s)
-        if admission.probe is not None:
-            self._probe(session, RestoreJob(drawn.image, drawn.landmarks, box, admission.probe))
-        if admission.level < LIVE:
-            return None
-        trace = session.trace_before(sequence)
-        job = RestoreJob(drawn.image, drawn.landmarks, box, admission.level, trace)
+            return self.governor.fits(picture.session.seat.level, time.monotonic(), due_s, waiting_s, len(together))
+
+    def _restore(self, together: Sequence[_Work], done: RestoredPicture) -> None:
         started_s = time.monotonic()
         try:
-            restored = self._restorer.restore([job])[0]
-        except Exception:
-            self._failed("restoring a picture of %s failed", session.avatar.name)
-            with self.lock:
-                self.governor.failed(session.seat, time.monotonic())
-            return None
+            restored = self._restorer.restore([work.job for work in together])
+        except Exception as error:
+            if len(together) > 1 and not isinstance(error, ModelAway):
+                # One bad picture must not cost those that happened to be beside it.
+                for work in together:
+                    self._restore([work], done)
+                return
+            self._failed("restoring a picture of %s failed", together[0].picture.session.avatar.name, error)
+            now_s = time.monotonic()
+            for work in together:
+                with self.lock:
+                    self.governor.failed(work.picture.session.seat, now_s)
+                done(work.index, None)
+            return
         now_s = time.monotonic()
-        session.keep_trace(sequence, restored.trace, trace)
-        self._metrics.stage_ms("restore").observe((now_s - started_s) * 1000)
-        with self.lock:
-            self.governor.restored(session.seat, admission.level, now_s - started_s, now_s)
-        return restored.image
+        each_s = (now_s - started_s) / len(together)
+        for work, result in zip(together, restored, strict=True):
+            picture = work.picture
+            picture.session.keep_trace(picture.sequence, result.trace, work.job.trace)
+            self._metrics.stage_ms("restore").observe(each_s * 1000)
+            with self.lock:
+                self.governor.restored(picture.session.seat, work.job.level, each_s, now_s)
+            done(work.index, result.image)
 
     def _probe(self, session: SessionRestoring, job: RestoreJob) -> None:
         """Measures beside the live path what a level costs now; what comes of it is seen by nobody."""
@@ -272,8 +327,8 @@ class Restoring:
             took_s: float | None = None
             try:
                 took_s = self._timed(job)
-            except Exception:
-                self._failed("restoring a picture of %s failed", session.avatar.name)
+            except Exception as error:
+                self._failed("restoring a picture of %s failed", session.avatar.name, error)
             with self.lock:
                 self.governor.probed(session.seat, job.level, took_s, time.monotonic())
 
@@ -292,16 +347,26 @@ class Restoring:
         except VisavisError:
             raise
         except Exception as error:
-            self._failed("restoring the avatar %s failed", avatar.name)
+            self._failed("restoring the avatar %s failed", avatar.name, error)
             raise BackendFailed("restore_failed", f"The restorer cannot use the avatar {avatar.name!r}.") from error
 
     def _go_on(self, _done: int, _of: int) -> None:
         if self._closing:
             raise Cancelled("renderer_closed", "The renderer is closed.")
 
-    def _failed(self, message: str, name: str) -> None:
-        _log.exception(message, name)
+    def _failed(self, message: str, name: str, error: Exception) -> None:
+        # One that is away is told of by whoever waits for it to come back.
+        _log.error(message, name, exc_info=None if isinstance(error, ModelAway) else error)
         self._metrics.failures("restore").inc()
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A picture that is to be restored: its number among those it came with, and what the restorer is told."""
+
+    index: int
+    picture: Unrestored
+    job: RestoreJob
 
 
 def _yield_to_others() -> None:

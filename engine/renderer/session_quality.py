@@ -20,6 +20,7 @@ from engine.lipsync.base import PreparedAvatar
 from engine.metrics import EngineMetrics
 from engine.quality import OFF, RESTORED_AVATAR, Quality, QualityState
 from engine.renderer.restoring import Restoring, SessionRestoring
+from engine.schedule import PRIORITY
 
 LOOK_FRAMES = 10
 """Frames in which an avatar's own pictures pass into its restored ones, or back: 0.4 s."""
@@ -48,9 +49,13 @@ class Looks:
 
     def turn(self, restored: bool, sequence: int) -> None:
         """From the frame ``sequence`` on pass into the restored pictures, where there are any, or back."""
-        restored = restored and self.restored is not None
-        if restored != self._wanted:
-            self._share, self._since, self._wanted = self._share_at(sequence - 1), sequence, restored
+        if self.would_turn(restored):
+            self._share, self._since = self._share_at(sequence - 1), sequence
+            self._wanted = not self._wanted
+
+    def would_turn(self, restored: bool) -> bool:
+        """Whether ``turn`` would change anything."""
+        return (restored and self.restored is not None) != self._wanted
 
     def at(self, sequence: int) -> tuple[PreparedAvatar, PreparedAvatar | None, float]:
         """What a frame shows: pictures, others that are seen through them or None, and how much of those."""
@@ -73,6 +78,7 @@ class SessionQuality:
         asked: the quality asked for.
         on_change: called with every change of the state.
         metrics: where to count.
+        priority: of the session, 0 to 9.
 
     Attributes:
         live: with what live pictures are restored; None before ``start``, and without a restorer.
@@ -85,6 +91,7 @@ class SessionQuality:
         asked: Quality,
         on_change: Callable[[QualityState], None],
         metrics: EngineMetrics,
+        priority: int = PRIORITY,
     ) -> None:
         self.live: SessionRestoring | None = None
         self._avatar = own.avatar
@@ -93,13 +100,14 @@ class SessionQuality:
         self._asked = asked
         self._on_change = on_change
         self._metrics = metrics
+        self._priority = priority
         self._passing = self._finding = False
         self._tasks = Tasks("quality")
 
     def start(self) -> None:
         """Takes a seat at the governor, and has the avatar restored if that is asked for."""
         if self._restoring is not None:
-            self.live = self._restoring.open(self._avatar, self._asked, self._on_change)
+            self.live = self._restoring.open(self._avatar, self._asked, self._on_change, self._priority)
             self._find_look()
 
     async def aclose(self) -> None:
@@ -125,6 +133,11 @@ class SessionQuality:
         """Whether the last frame asked about is between two looks, which takes twice as long to draw."""
         return self._passing
 
+    @property
+    def restless(self) -> bool:
+        """Whether the next frame may be between two looks."""
+        return self._passing or (self.live is not None and self._looks.would_turn(self._is_restored(self.live)))
+
     def look_of(self, sequence: int, settled: bool = False) -> tuple[PreparedAvatar, PreparedAvatar | None, float]:
         """What a frame shows, see ``Looks.at``.
 
@@ -133,7 +146,7 @@ class SessionQuality:
             settled: the body is not between two pictures itself, so the look may begin to change.
         """
         if settled and self.live is not None:
-            self._looks.turn(self.live.seat.level >= RESTORED_AVATAR, sequence)
+            self._looks.turn(self._is_restored(self.live), sequence)
         look = self._looks.at(sequence)
         self._passing = look[1] is not None
         return look
@@ -149,6 +162,10 @@ class SessionQuality:
         self._metrics.stage_ms(stage).observe(seconds * 1000)
         if self._restoring is not None:
             self._restoring.observe(stage, seconds)
+
+    @staticmethod
+    def _is_restored(live: SessionRestoring) -> bool:
+        return live.seat.level >= RESTORED_AVATAR
 
     def _find_look(self) -> None:
         wanted = self.live is not None and self.live.seat.wanted >= RESTORED_AVATAR

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 
 from engine.avatar.bundle import Avatar, load_avatar, write_avatar
+from engine.avatar.pictures import FOLDER, PictureFiles
 from engine.errors import AvatarInvalid, BackendFailed, DiskFull
 
 _VERSION = b"restored-1"
@@ -81,7 +82,7 @@ class AvatarCache:
         if not folder.is_dir():
             return None
         try:
-            found = load_avatar(folder)
+            found = load_avatar(folder, PictureFiles(folder / FOLDER))
         except AvatarInvalid:
             shutil.rmtree(folder.parent, ignore_errors=True)
             return None

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from engine.schedule import NOT_URGENT, Urgency
+
 if TYPE_CHECKING:
     from engine.avatar.bundle import Avatar
 
@@ -41,6 +43,7 @@ class RestoreJob:
         level: 0 and 1 leave the picture alone, 2 restores the mouth every second picture and reuses its detail
             between, 3 the mouth, 4 the lower face, 5 the whole face.
         trace: what the session's previous job returned; None for its first or after a cut.
+        urgency: when it is needed; has no influence on what comes of it.
     """
 
     image: np.ndarray
@@ -48,6 +51,7 @@ class RestoreJob:
     box: tuple[int, int, int, int]
     level: int
     trace: object | None = None
+    urgency: Urgency = NOT_URGENT
 
 
 @dataclass(frozen=True, slots=True)

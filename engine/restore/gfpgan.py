@@ -46,6 +46,11 @@ class GfpganRestorer:
         self._enhancer = enhancer
         self._cache_dir = cache_dir
 
+    @property
+    def batch_limit(self) -> int:
+        """Pictures of all sessions that are quickest restored at once."""
+        return self._enhancer.batch
+
     @staticmethod
     def load(folder: Path, threads: int = 1, precision: str = "auto") -> GfpganRestorer:
         """Loads a folder of weights onto the GPU where there is one, else onto OpenVINO.

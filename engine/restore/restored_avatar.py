@@ -110,7 +110,7 @@ def _with_changes(avatar: Avatar, keys: list[str], faces: dict[str, np.ndarray],
         for name, clip in avatar.clips.items()
     }
     frames = footage(avatar.frames, avatar.landmarks, 0, True)
-    return replace(avatar, frames=frames, clips=MappingProxyType(clips))
+    return replace(avatar, frames=frames, clips=MappingProxyType(clips), folder=None)
 
 
 def _steadied(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -26,8 +26,9 @@ from engine.config import Config
 from engine.errors import AccessDenied, Busy
 from server.access import address, keys, tokens
 from server.access.embeds import Embeds
+from server.access.grant import Grant
 from server.access.keys import ApiKeys
-from server.access.line import RETRY_AFTER_S, Line, Waiting
+from server.access.line import HIGHEST_PRIORITY, RETRY_AFTER_S, USUAL_PRIORITY, Line, Waiting
 from server.access.rates import Rates
 from server.access.tokens import Claims, Tokens
 from server.access.turn import IceServers
@@ -39,6 +40,7 @@ PUBLIC = {
     ("GET", "/avatars/{name}/poster.jpg"),
     ("GET", "/avatars/{name}/preview.mp4"),
     ("GET", "/avatars/{name}/thumbnail.webp"),
+    ("GET", "/broadcasts/{broadcast_id}"),
     ("GET", "/config.json"),
     ("GET", "/embed/snippet"),
     ("GET", "/embed/{script}"),
@@ -53,17 +55,20 @@ ADMITTED = {
     ("POST", "/api/offer"),
     ("POST", "/whep/{avatar}"),
     ("OPTIONS", "/whep/{avatar}"),
+    ("POST", "/whep/watch/{broadcast_id}"),
+    ("OPTIONS", "/whep/watch/{broadcast_id}"),
     ("POST", "/tokens"),
     ("GET", "/embed"),
     ("GET", "/doctor"),
 }
-"""Routes that ask for a permission themselves, because it may stand in the body: ``grant``, ``mint`` or ``framing``."""
+"""Routes that ask for a permission themselves: ``grant``, ``mint``, ``framing``, or for viewers, a mere ``count``."""
 
 IN_SESSION = (
     "/sessions/{session_id}",
     "/conversions/{conversion_id}",
     "/avatars/{job_id}/job",
     "/whep/{avatar}/{session_id}",
+    "/whep/watch/{broadcast_id}/{viewer_id}",
 )
 """Routes below an unguessable id that only its owner was told: whoever knows it may."""
 
@@ -81,8 +86,18 @@ NAMING_A_SESSION = {
 FOR_VISITORS = {("POST", "/conversions")}
 """Routes for which the id of a session that lives is enough, as ``Authorization: Bearer``."""
 
-FOR_OWNERS = {("POST", "/avatars"), ("DELETE", "/avatars/{name}"), ("GET", "/doctor.json")}
-"""Routes that change or examine the server itself: from elsewhere they need an API key even where all else is open."""
+FOR_OWNERS = {
+    ("POST", "/avatars"),
+    ("DELETE", "/avatars/{name}"),
+    ("POST", "/broadcasts"),
+    ("DELETE", "/broadcasts/{broadcast_id}"),
+    ("GET", "/doctor.json"),
+    ("GET", "/sessions/{session_id}/outputs"),
+    ("POST", "/sessions/{session_id}/outputs"),
+    ("DELETE", "/sessions/{session_id}/outputs/{name}"),
+}
+"""Routes that change or examine the server itself, or speak in its owner's name: from elsewhere they need an API key
+even where all else is open, and a session's id is not enough."""
 
 PAGE_TOKEN_S = 12 * 3600
 """How long an embed may be looked at before somebody begins to talk; then it loads itself again."""
@@ -99,42 +114,13 @@ class Places(Protocol):
         """Places that are not taken."""
         ...
 
-    def lives(self, session_id: str) -> bool:
+    async def knows(self, session_id: str) -> bool:
         """Whether there is such a session."""
         ...
 
     def turned_away(self) -> None:
         """Counts an offer for which there was no place."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What somebody may do who wants a session.
-
-    Attributes:
-        by: id of the key or embed that stands behind it; empty where none is needed.
-        avatar: the only one, or None.
-        max_session_s: longest session, or None for the server's own limit.
-        token: to be spent on it, or None when nothing is spent.
-        ticket: place in the line; empty for somebody who would stand in it, None for somebody who would not.
-    """
-
-    by: str = ""
-    avatar: str | None = None
-    max_session_s: float | None = None
-    token: Claims | None = None
-    ticket: str | None = None
-
-    def avatar_for(self, asked: str | None) -> str | None:
-        """The avatar to show.
-
-        Raises:
-            AccessDenied: ``token_avatar``.
-        """
-        if self.avatar and asked and asked != self.avatar:
-            raise AccessDenied("token_avatar", f"This token is for the avatar {self.avatar} alone.")
-        return self.avatar or asked
 
 
 class Access:
@@ -150,6 +136,9 @@ class Access:
         self.embeds = Embeds(config.data_dir)
         self.tokens = Tokens()
         self._line: Line[Grant] = Line()
+        self.shared = False
+        """Whether the line and the tokens that were used are those of several gateways: whoever gives the place keeps
+        them, and nothing of it is decided here."""
         self._per_address = Rates(config.rate_per_address)
         self._per_key = Rates(config.rate_per_key)
 
@@ -169,7 +158,7 @@ class Access:
         """Whether it comes from this machine, on a server that listens to nobody else."""
         return self._own_machine and address.is_local(request)
 
-    def require(self, request: web.Request) -> None:
+    async def require(self, request: web.Request) -> None:
         """Lets a request through to its handler, or not.
 
         Raises:
@@ -181,13 +170,14 @@ class Access:
         method = "GET" if request.method == "HEAD" else request.method
         if (method, path) in PUBLIC | ADMITTED | NAMING_A_SESSION:
             return
-        if any(path == prefix or path.startswith(f"{prefix}/") for prefix in IN_SESSION):
+        for_owners = (method, path) in FOR_OWNERS
+        if not for_owners and any(path == prefix or path.startswith(f"{prefix}/") for prefix in IN_SESSION):
             return
         if method not in _SAFE_METHODS:
-            self._count(request)
-        if self.is_open(request) and (self._is_own(request) or (method, path) not in FOR_OWNERS):
+            self.count(request)
+        if self.is_open(request) and (self._is_own(request) or not for_owners):
             return
-        if (method, path) in FOR_VISITORS and self._places.lives(_bearer(request)):
+        if (method, path) in FOR_VISITORS and await self._places.knows(_bearer(request)):
             return
         self._require_key(_bearer(request))
 
@@ -207,16 +197,28 @@ class Access:
         if ticket and (waiting := self._line.find(ticket)) is not None:
             self._check_issuer(waiting.by, waiting.avatar, waiting.token.origin if waiting.token else None)
             return replace(waiting, ticket=ticket)
-        self._count(request)
-        ticket = None if ticket is None else ""
+        self.count(request)
+        ticket = self._ticket(ticket)
         shown = token or _bearer(request)
         if shown.startswith(tokens.PREFIXES["session"]):
             claims = self.session_claims(shown)
             _check_origin(claims, request)
-            return Grant(claims.by, claims.avatar, claims.max_session_s, claims, ticket)
+            priority = USUAL_PRIORITY if claims.priority is None else claims.priority
+            return Grant(claims.by, claims.avatar, claims.max_session_s, claims, ticket, priority, priority)
         if shown.startswith(keys.PREFIX) or not self.is_open(request):
-            return Grant(by=self._require_key(shown), ticket=ticket)
-        return Grant(ticket=ticket)
+            return Grant(by=self._require_key(shown), ticket=ticket, highest=HIGHEST_PRIORITY)
+        return Grant(ticket=ticket, highest=HIGHEST_PRIORITY if self._is_own(request) else USUAL_PRIORITY)
+
+    def returning(self, ticket: str | None, priority: int = USUAL_PRIORITY) -> Grant:
+        """What somebody may do whose session goes on as another one: they were let in when it began.
+
+        Args:
+            ticket: as for ``grant``.
+            priority: that the session had.
+        """
+        if ticket and (waiting := self._line.find(ticket)) is not None:
+            return replace(waiting, ticket=ticket)
+        return Grant(ticket=self._ticket(ticket), priority=priority)
 
     def session_claims(self, token: str) -> Claims:
         """What a session token permits, if it is good and whoever minted it still may.
@@ -239,7 +241,10 @@ class Access:
             Busy: ``server_full`` for somebody who does not wait; ``too_many_tokens``.
             AccessDenied: ``token_used``.
         """
-        if self._line.ahead(grant.ticket) >= self._places.free:
+        if self.shared:
+            yield
+            return
+        if self._line.ahead(grant.ticket, grant.priority) >= self._places.free:
             self._places.turned_away()
             raise self._waiting(grant)
         holds_ticket = bool(grant.ticket)
@@ -251,10 +256,14 @@ class Access:
             yield
         except BaseException:
             if holds_ticket:
-                self._line.return_first(grant.ticket or "", grant)
+                self._line.return_first(grant.ticket or "", grant, grant.priority)
             elif grant.token is not None:
                 self.tokens.give_back(grant.token)
             raise
+
+    def _ticket(self, shown: str | None) -> str | None:
+        """A ticket that is not in the line here: nobody's, unless the line is elsewhere."""
+        return shown if shown is None or self.shared else ""
 
     def _waiting(self, grant: Grant) -> Busy:
         if grant.ticket is None:
@@ -265,7 +274,7 @@ class Access:
             self._line.require_room()
             if grant.token is not None:
                 self.tokens.spend(grant.token)
-            ticket = self._line.join(grant)
+            ticket = self._line.join(grant, grant.priority)
         return Waiting(ticket, self._line.ahead(ticket) + 1)
 
     def mint(self, request: web.Request, asked: TokenRequest) -> dict[str, Any]:
@@ -276,10 +285,10 @@ class Access:
             asked: what the token is to permit.
 
         Raises:
-            AccessDenied: ``key_required``, ``key_unknown``; of a page token as ``grant``.
+            AccessDenied: ``key_required``, ``key_unknown``, ``priority_denied``; of a page token as ``grant``.
             Busy: ``too_many_requests``.
         """
-        self._count(request)
+        self.count(request)
         limit_s = self._config.max_session_s
         if asked.page_token is not None:
             page = self.tokens.check("page", asked.page_token)
@@ -290,12 +299,15 @@ class Access:
         else:
             shown = _bearer(request)
             by = "" if not shown and self.is_open(request) else self._require_key(shown)
+            highest = HIGHEST_PRIORITY if by or self._is_own(request) else USUAL_PRIORITY
+            Grant(highest=highest).with_priority(asked.priority)
             avatar, origin = asked.avatar, asked.origin
         max_session_s = min(limit_s, asked.max_session_s or limit_s)
         lifetime_s = asked.duration_s or DEFAULT_TOKEN_S
         token, claims = self.tokens.mint(
-            "session", by, lifetime_s, avatar=avatar, origin=origin, max_session_s=max_session_s
-        )
+            "session", by, lifetime_s, avatar=avatar, origin=origin, max_session_s=max_session_s,
+            priority=asked.priority,
+        )  # fmt: skip
         answer: dict[str, Any] = {
             "token": token,
             "expires_at": datetime.fromtimestamp(claims.expires_s, UTC).isoformat(),
@@ -335,7 +347,8 @@ class Access:
         self._per_key.take(key.id)
         return key.id
 
-    def _count(self, request: web.Request) -> None:
+    def count(self, request: web.Request) -> None:
+        """Counts a request that costs something. Raises Busy ``too_many_requests``."""
         if not (self._own_machine and address.is_local(request)):
             self._per_address.take(address.caller(request, self._config.trusted_proxies))
 
@@ -349,7 +362,7 @@ def gate(access: Access) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.match_info.http_exception is None:
-            access.require(request)
+            await access.require(request)
         return await handler(request)
 
     return middleware

@@ -1,4 +1,4 @@
-"""The line in front of a full server: who comes next, in the order in which they came.
+"""The line in front of a full server: who comes next, by priority and then in the order in which they came.
 
 Place in the flow: ``Access.admission`` -> ``Line``; its tickets travel in the answer to an offer and in the next offer.
 
@@ -22,6 +22,8 @@ MAX_WAITING = 200
 RETRY_AFTER_S = 3
 TICKET_LIFETIME_S = 15.0
 """Since it was shown last."""
+USUAL_PRIORITY = 5
+HIGHEST_PRIORITY = 9
 
 P = TypeVar("P")
 
@@ -52,6 +54,8 @@ class Waiting(Busy):
 class _Entry(Generic[P]):
     permission: P
     seen_s: float
+    place: tuple[int, int]
+    """Smaller comes first: priority downwards, then a running number."""
 
 
 class Line(Generic[P]):
@@ -61,6 +65,7 @@ class Line(Generic[P]):
         """Args: now_s: a clock."""
         self._now_s = now_s
         self._entries: dict[str, _Entry[P]] = {}
+        self._last = 0
 
     def find(self, ticket: str) -> P | None:
         """The permission behind a ticket, which is thereby kept; None when it was lost."""
@@ -71,31 +76,33 @@ class Line(Generic[P]):
         entry.seen_s = self._now_s()
         return entry.permission
 
-    def ahead(self, ticket: str | None = None) -> int:
-        """How many come before a ticket; all of them before somebody who has none."""
+    def ahead(self, ticket: str | None = None, priority: int = USUAL_PRIORITY) -> int:
+        """How many come before a ticket; before somebody who has none, all of the same priority and above."""
         self._sweep()
-        if ticket not in self._entries:
-            return len(self._entries)
-        return list(self._entries).index(ticket)
+        entry = self._entries.get(ticket or "")
+        place = entry.place if entry is not None else (-priority, self._last + 1)
+        return sum(other.place < place for other in self._entries.values())
 
     def require_room(self) -> None:
         """Raises Busy: ``server_full`` when nobody else may join."""
         if len(self._entries) >= MAX_WAITING:
             raise Busy("server_full", "All places are taken, and many wait for one; try again later.", retry_after_s=30)
 
-    def join(self, permission: P) -> str:
-        """A ticket at the end of the line."""
+    def join(self, permission: P, priority: int = USUAL_PRIORITY) -> str:
+        """A ticket behind all of the same priority and above. Args: permission; priority: 0 to 9."""
         ticket = secrets.token_urlsafe(16)
-        self._entries[ticket] = _Entry(permission, self._now_s())
+        self._last += 1
+        self._entries[ticket] = _Entry(permission, self._now_s(), (-priority, self._last))
         return ticket
 
     def leave(self, ticket: str) -> None:
         """Takes a ticket out of the line."""
         self._entries.pop(ticket, None)
 
-    def return_first(self, ticket: str, permission: P) -> None:
-        """Puts a ticket back in front: the place its owner got did not come about."""
-        self._entries = {ticket: _Entry(permission, self._now_s()), **self._entries}
+    def return_first(self, ticket: str, permission: P, priority: int = USUAL_PRIORITY) -> None:
+        """Puts a ticket back in front of its priority: the place its owner got did not come about."""
+        first = min((entry.place[1] for entry in self._entries.values()), default=0)
+        self._entries[ticket] = _Entry(permission, self._now_s(), (-priority, first - 1))
 
     def _sweep(self) -> None:
         oldest_s = self._now_s() - TICKET_LIFETIME_S

@@ -5,8 +5,9 @@ Place in the flow: ``POST /tokens`` and the embed page -> ``Tokens.mint`` -> bro
 Invariants:
     * a token says itself what it permits, signed (HMAC-SHA256): minting one costs no memory;
     * it works once: what was spent is remembered until the token would have expired anyway;
-    * it works only on the server process that minted it. The secret is made at its start and never written down, so
-      there is none to steal, and what an earlier process has forgotten to be spent cannot be used again.
+    * it works only on the server process that minted it, or on the gateways of one cluster, which also remember
+      together what is spent. The secret is made at its start and never written down, so there is none to steal, and
+      what an earlier process has forgotten to be spent cannot be used again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Claims(BaseModel):
         avatar: the only one it is for, or None.
         origin: of the pages it is for, or None.
         max_session_s: longest session, or None for the server's own limit.
+        priority: 0 to 9 in the line and where time is short, or None for the usual one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,7 @@ class Claims(BaseModel):
     avatar: str | None = None
     origin: str | None = None
     max_session_s: float | None = None
+    priority: int | None = None
 
 
 class Tokens:
@@ -72,6 +75,7 @@ class Tokens:
         avatar: str | None = None,
         origin: str | None = None,
         max_session_s: float | None = None,
+        priority: int | None = None,
     ) -> tuple[str, Claims]:
         """A new token, and what it says; the arguments are those of ``Claims``."""
         claims = Claims(
@@ -81,6 +85,7 @@ class Tokens:
             avatar=avatar,
             origin=origin,
             max_session_s=max_session_s,
+            priority=priority,
         )
         said = PREFIXES[kind] + _base64(claims.model_dump_json(exclude_none=True).encode())
         return f"{said}.{self._signature(said)}", claims
@@ -128,6 +133,10 @@ class Tokens:
     def give_back(self, claims: Claims) -> None:
         """Undoes ``spend``: what it was spent on did not come about."""
         self._spent.discard(claims.id)
+
+    def share(self, key: bytes) -> None:
+        """Signs with this key from now on, as all others do who are told it. Args: key: 32 random bytes."""
+        self._secret = key
 
     def _signature(self, said: str) -> str:
         return _base64(hmac.digest(self._secret, said.encode("utf-8", "replace"), "sha256"))

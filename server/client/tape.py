@@ -22,7 +22,8 @@ from server.client.media import Picture, Sound
 
 SETTLE_FRAMES = 12
 """Frames held back until the streams' relation is known: half a second."""
-MAX_PICTURES = 50
+MAX_PICTURES = 75
+"""In silence a packet of sound comes every 0.4 s, and aiortc hands each on when the fourth after it has come."""
 MAX_GAP_S = 5.0
 FRAME_S = FRAME_MS / 1000
 
@@ -65,6 +66,11 @@ class Tape:
 
     def close(self) -> None:
         """Completes the file. Raises ``recording_empty`` when there was nothing to record."""
+        if self._pictures and self._sound_pts_s is not None:
+            # Silence is not sent: where there are pictures but no more sound, there was none.
+            sound_at_s = self._sound_pts_s + len(self._sound) / PLAYOUT_RATE + self._sound_offset_s
+            missing_s = self._pictures[-1].pts_s + self._picture_offset_s + FRAME_S - sound_at_s
+            self._sound = np.append(self._sound, np.zeros(max(0, round(missing_s * PLAYOUT_RATE)), np.int16))
         while len(self._sound) >= FRAME_SAMPLES:
             self._write()
         if self._recorder is None:

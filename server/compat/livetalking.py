@@ -23,9 +23,9 @@ from engine.errors import InvalidInput, VisavisError
 from server import schemas
 from server.bodies import read_json
 from server.compat.recording import RECORDINGS
+from server.live_session import LiveSession
 from server.schemas import explain_validation
 from server.services import SERVICES
-from server.sessions import LiveSession
 from server.uploads import CHUNK_BYTES
 
 logger = logging.getLogger(__name__)

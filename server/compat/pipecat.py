@@ -26,7 +26,7 @@ pipecat_routes = web.RouteTableDef()
 async def pipecat_offer(request: web.Request) -> web.Response:
     """Answers an offer in Pipecat's words."""
     body = await read_json(request, schemas.PipecatOffer)
-    if body.pc_id and not body.restart_pc and request.app[SERVICES].sessions.lives(body.pc_id):
+    if body.pc_id and not body.restart_pc and await request.app[SERVICES].sessions.knows(body.pc_id):
         raise InvalidInput(
             "renegotiation_unsupported", "A connection cannot be changed; make a new one, with restart_pc."
         )
@@ -35,7 +35,11 @@ async def pipecat_offer(request: web.Request) -> web.Response:
         {**wishes, "sdp": body.sdp, "type": body.type, "session_id": body.pc_id or None}
     )
     live, description = await open_session(request, wanted)
-    answer = {"sdp": description.sdp, "type": description.type, "pc_id": live.id, "session_id": live.id}
+    answer: dict[str, Any] = {
+        "sdp": description.sdp, "type": description.type, "pc_id": live.id, "session_id": live.id
+    }  # fmt: skip
+    if live.resumed:
+        answer["resumed"] = True
     return web.json_response(answer, headers={"Cache-Control": "no-store"})
 
 

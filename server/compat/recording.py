@@ -25,7 +25,7 @@ from aiohttp import web
 from engine.errors import Busy, Closed, NotFound, VisavisError
 from engine.recorder import Recorder
 from engine.types import FPS, AvatarFrame
-from server.sessions import LiveSession
+from server.live_session import LiveSession
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Recordings:
         recording = Recording(Path(self._folder.name) / f"{secrets.token_hex(8)}.mp4")
         self._by_session[live.id] = recording
         self._running.add(live.id)
-        live.peer.watch(recording.take)
+        live.watchers.add(recording.take)
         live.ended.add_done_callback(lambda _ended: recording.end())
         recording.done.add_done_callback(lambda _done: self._finished(live, recording))
 
@@ -159,7 +159,7 @@ class Recordings:
     def _finished(self, live: LiveSession, recording: Recording) -> None:
         if self._by_session.get(live.id) is recording:
             self._running.discard(live.id)
-            live.peer.watch(None)
+        live.watchers.discard(recording.take)
 
     def _forget(self, session_id: str) -> None:
         if (recording := self._by_session.pop(session_id, None)) is not None:

@@ -69,6 +69,7 @@ class Secrets:
         """Args: config: its keys, secrets and credentials are what is hidden."""
         found = {config.voice_key, config.asr_key, config.llm_key, config.turn_secret}
         found |= {server.credential or "" for server in config.ice_servers}
+        found |= {secret or "" for target in config.publish for secret in (target.url, target.token)}
         long_enough = (secret.strip() for secret in found if len(secret.strip()) >= _SHORTEST)
         # The longest first: one may begin with another.
         self._secrets = sorted(long_enough, key=len, reverse=True)

@@ -191,6 +191,25 @@ def test_steps_taken_back_come_again(mover: Mover) -> None:
     assert mover.run(70) == first and isinstance(state, BodyState)
 
 
+def test_at_rest_the_short_way_gives_what_the_long_way_gives(mover: Mover) -> None:
+    rng = np.random.default_rng(4)
+    for avatar in (acting_avatar(nod=False, sway=True), acting_avatar(listening=True)):
+        short, long = Body(avatar), Body(avatar)
+        long.settled = lambda state, wishes: False
+        state, wishes, taken = short.initial, Wishes(), 0
+        for _ in range(600):
+            chance = rng.random()
+            if chance < 0.02:
+                wishes = wishes.act(str(rng.choice(["nod", "sway", "", "unknown"])))
+            elif chance < 0.04:
+                wishes = dataclasses.replace(wishes, listening=not wishes.listening)
+            speaking = rng.random() < 0.01
+            taken += not speaking and short.settled(state, wishes)
+            assert short.step(state, wishes, speaking) == long.step(state, wishes, speaking)
+            _, state = short.step(state, wishes, speaking)
+        assert taken > 50
+
+
 def test_body_is_restless_only_while_it_changes_what_it_does(mover: Mover) -> None:
     assert not mover.body.restless(mover.state, mover.wishes)
     mover.act("nod")

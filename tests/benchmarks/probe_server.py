@@ -29,7 +29,8 @@ class StampedSession(Session):
         """Frames as the session makes them, with their numbers on them and the probe's sound in them."""
         async for frame in super().__aiter__():
             sound = _BEEP if strip.is_beat(frame.pts) else SILENCE
-            yield replace(frame, image=strip.stamp(frame.image, frame.pts), audio=sound)
+            # No longer a picture that is encoded already.
+            yield replace(frame, image=strip.stamp(frame.image, frame.pts), audio=sound, still=None)
 
 
 if __name__ == "__main__":

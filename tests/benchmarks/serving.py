@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = "server"
@@ -55,12 +55,15 @@ class Usage:
 class ServerProcess:
     """Starts a server, waits until it is healthy, ends it."""
 
-    def __init__(self, log: Path, module: str = PRODUCT, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, log: Path, module: str = PRODUCT, arguments: tuple[str, ...] = (), tree: Path = REPOSITORY
+    ) -> None:
         """
         Args:
             log: where its output goes.
             module: what to run.
             arguments: options besides host and port.
+            tree: the checkout it is started in.
         """
         self._log = log
         with socket.socket() as probe:
@@ -71,7 +74,7 @@ class ServerProcess:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", str(self.port), *arguments],
-                cwd=REPOSITORY,
+                cwd=tree,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -83,8 +86,13 @@ class ServerProcess:
         self.start_s = time.monotonic() - started_s
         """From the start of the process to its first healthy answer, seconds."""
 
-    def __enter__(self) -> ServerProcess:
+    def __enter__(self) -> Self:
         return self
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
     def __exit__(self, *_exc: object) -> None:
         self.stop()

@@ -52,6 +52,9 @@ async def test_speech_over_the_avatar_interrupts_it_and_only_what_was_heard_is_r
     await talk.speak(0.8)
     await talk.quiet(2.0)
     assert talk.states()[-1] == "speaking"
+    asked, heard = talk.dialogue.so_far
+    assert asked.text == "Tell me a story." and heard.interrupted, "what would go on elsewhere"
+    assert heard.text.endswith("…") and LONG.startswith(heard.text.rstrip("…")) and talk.remembered() == []
     before = len(talk.frames)
     await talk.speak(1.2)
     loud = [index for index, frame in enumerate(talk.frames[before:]) if frame.audio.any()]

@@ -150,3 +150,27 @@ def test_memory_is_bounded_and_export_says_what_is_missing(monkeypatch: pytest.M
     assert history.to_text().startswith("[6 earlier turns are gone]\n")
     history.clear()
     assert history.messages() == [] and json.loads(history.to_json()) == {"turns": [], "forgotten": 0}
+
+
+def test_a_conversation_goes_on_where_another_history_of_it_ended() -> None:
+    first = History("Be kind.", now=lambda: 100.0)
+    first.add(Message("user", "Hello."), ago_s=3)
+    first.add_played("Good morning to", True)
+    second = History("Be brief.")
+    second.add(Message("user", "What was here before is not of this conversation."))
+    second.restore(first.lines)
+    assert second.lines == first.lines
+    asked = [(message.role, message.text) for message in second.messages("And now?")]
+    assert asked == [
+        ("system", "Be brief."), ("user", "Hello."), ("assistant", "Good morning to…"), ("user", "And now?")
+    ]  # fmt: skip
+
+
+def test_what_is_restored_keeps_to_the_budget() -> None:
+    first = History()
+    for _ in range(200):
+        first.add(Message("user", "word " * 50))
+        first.add(Message("assistant", "word " * 50))
+    second = History(budget_tokens=1000)
+    second.restore(first.lines)
+    assert len(second.lines) == 400 and len(second.messages("Now?")) < 20

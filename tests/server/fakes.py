@@ -17,6 +17,7 @@ from engine.avatar.card import AvatarCard
 from engine.clock import FrameClock
 from engine.config import Config
 from engine.conversation.history import History, Line
+from engine.conversation.voice.base import VoiceChange
 from engine.errors import AudioInvalid, Busy, Closed, NotFound, TextInvalid
 from engine.metrics import EngineMetrics
 from engine.quality import Quality, QualityState
@@ -142,6 +143,13 @@ class FakeSession:
     def transcript(self) -> list[Line]:
         return self.lines
 
+    def said_so_far(self) -> list[Line]:
+        return self.lines
+
+    @property
+    def voice_change(self) -> VoiceChange:
+        return VoiceChange(*self.voices[-1]) if self.voices else VoiceChange()
+
     def act(self, name: str) -> None:
         if name != "nod":
             raise NotFound("action_unknown", "This avatar has no such action; it has: nod.")
@@ -157,6 +165,9 @@ class FakeSession:
 
     def encoded(self, seconds: float) -> None:
         self.encoded_s.append(seconds)
+
+    def tell(self, kind: str, **data: object) -> None:
+        self.publish(Event(kind, data))
 
     def stop_action(self) -> None:
         self.actions.append("")
@@ -223,8 +234,10 @@ class FakeStage:
         for name in ("ada", "bob"):
             self.cards[name] = AvatarCard(name, name.title(), (SIZE, SIZE), "CC0-1.0", "made for a test", True)
         self.default = "ada"
+        self.default_avatar = None
         self.sessions: list[FakeSession] = []
         self.manners: list[Manner] = []
+        self.wishes: list[Wishes] = []
         self.language_models = LanguageModels(config)
         self.voice_conversions = ["singer"]
         self.stages = VoiceStages(config.weights_dir)
@@ -255,6 +268,7 @@ class FakeStage:
             self.character(name), History(), self.language_models, wishes.style, wishes.language_model
         )
         self.sessions.append(session)
+        self.wishes.append(wishes)
         self.manners.append(manner)
         return session, manner
 

@@ -540,14 +540,14 @@ async def test_every_answer_carries_protective_headers(server):
 
 
 async def test_a_session_whose_pictures_cannot_be_encoded_ends_as_failed(server, monkeypatch):
-    def create(*_):
+    def create(*_, **__):
         raise MemoryError("no room for an encoder")
 
     monkeypatch.setattr(tracks, "create_video_encoder", create)
     live = server.services.sessions.get(await server.open_session())
     # What a sender does once somebody is connected.
     with pytest.raises(MediaStreamError):
-        await live.peer._video.recv()
+        await live.peer._video.next_parcel()
     await eventually(lambda: server.services.sessions.taken == 0)
     metrics = await (await server.client.get("/metrics")).text()
     assert 'visavis_sessions_ended_total{reason="failed"} 1.0' in metrics

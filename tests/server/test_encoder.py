@@ -7,14 +7,16 @@ import threading
 import time
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.video.frame import PictureType
 
 from engine.marking import STATEMENT
 from engine.types import CHUNK_SAMPLES
-from server import encoder as encoder_module
-from server.encoder import EncoderPool, OpusEncoder, create_video_encoder
+from server import encoder_pool as encoder_module
+from server.encoder import OpusEncoder, create_video_encoder
+from server.encoder_pool import EncoderPool
 
 CODECS = ("H264", "VP8")
 DECODERS = {"H264": "h264", "VP8": "vp8"}
@@ -183,3 +185,48 @@ def test_every_h264_picture_a_decoder_can_start_at_says_that_it_was_generated():
     packets = encode("H264", 60, keys=(40,))
     marked = [i for i, packet in enumerate(packets) if STATEMENT.encode() in bytes(packet)]
     assert marked == [0, 40] == [i for i, packet in enumerate(packets) if packet.is_keyframe]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("hurried", [False, True])
+def test_the_first_picture_of_an_encoder_is_as_good_as_what_follows(codec, hurried):
+    noise = np.random.default_rng(2)
+    pictures = [np.clip(picture(i) + noise.normal(0, 2, (256, 256, 1)), 0, 255).astype(np.uint8) for i in range(30)]
+    encoder = create_video_encoder(codec, 256, 256, 1_500_000, hurried=hurried)
+    decoder = av.CodecContext.create(DECODERS[codec], "r")
+    errors = []
+    for pts, image in enumerate(pictures):
+        wanted = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)[:256].astype(float)
+        (frame,) = decoder.decode(av.Packet(bytes(encoder.encode(image, pts, False))))
+        errors.append(10 * np.log10(255**2 / np.mean((frame.to_ndarray(format="yuv420p")[:256] - wanted) ** 2)))
+    assert errors[0] > np.mean(errors[15:]) - 1.5
+
+
+async def test_what_is_due_first_is_encoded_first():
+    pool = EncoderPool(video_threads=1)
+    order = []
+    try:
+        blocker = asyncio.create_task(pool.video(lambda: time.sleep(0.1)))
+        await asyncio.sleep(0.02)
+        works = [asyncio.create_task(pool.video(lambda at=at: order.append(at), due_s=at)) for at in (5.0, 2.0, 9.0)]
+        works.append(asyncio.create_task(pool.video(lambda: order.append(2.5), due_s=2.0)))
+        await asyncio.gather(blocker, *works)
+    finally:
+        await pool.aclose()
+    assert order == [2.0, 2.5, 5.0, 9.0], "and who came first of those that are due together"
+
+
+async def test_work_that_nobody_waits_for_any_more_is_not_begun():
+    pool = EncoderPool(video_threads=1)
+    done = []
+    try:
+        blocker = asyncio.create_task(pool.video(lambda: time.sleep(0.1)))
+        await asyncio.sleep(0.02)
+        given_up = asyncio.create_task(pool.video(lambda: done.append(1)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await pool.video(lambda: done.append(2), due_s=1.0)
+        await blocker
+    finally:
+        await pool.aclose()
+    assert done == [2]

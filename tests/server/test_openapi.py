@@ -23,7 +23,7 @@ DOCUMENT = json.loads((Path(schemas.__file__).parent / "openapi.json").read_text
 MODELS = DOCUMENT["components"]["schemas"]
 REQUESTS = [
     schemas.Offer, schemas.Say, schemas.Ask, schemas.Mirror, schemas.Listening, schemas.Action,
-    schemas.Quality, schemas.PcmHello, schemas.TokenRequest,
+    schemas.Quality, schemas.PcmHello, schemas.TokenRequest, schemas.StartOutput, schemas.BroadcastRequest,
 ]  # fmt: skip
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from aiortc.codecs.h264 import h264_depayload
 
 from engine.avatar.body import Pose
 from engine.avatar.bundle import load_avatar
@@ -20,7 +21,8 @@ from engine.avatar.matte_file import MATTE_FILE, Matte, read_matte
 from engine.config import Config
 from engine.errors import BackendFailed, NotFound
 from server import mattes as mattes_module
-from server.encoder import EncoderPool, create_video_encoder
+from server.encoder import create_video_encoder
+from server.encoder_pool import EncoderPool
 from server.mattes import Mattes
 from server.packing import Packing, pack
 from server.tracks import AvatarVideoTrack
@@ -155,9 +157,10 @@ async def test_the_change_comes_with_a_key_frame_of_the_new_shape(maya, matte: M
         for pts in range(9):
             track.dress = (lambda frame: pack(frame, matte)) if 3 <= pts < 6 else None
             track.offer(replace(frame_of(maya, pts), pts=pts))
-            packet = await asyncio.wait_for(track.recv(), 5)
-            assert packet.is_keyframe == (pts in (0, 3, 6))
-            shapes += [(frame.width, frame.height) for frame in decoder.decode(packet)]
+            parcel, _ = await asyncio.wait_for(track.next_parcel(), 5)
+            assert parcel.key_frame == (pts in (0, 3, 6))
+            data = b"".join(h264_depayload(payload) for payload in parcel.payloads)
+            shapes += [(frame.width, frame.height) for frame in decoder.decode(av.Packet(data))]
     finally:
         await track.aclose()
         await pool.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import aioice.ice
 import pytest
 
-from engine.errors import OfferInvalid
+from engine.errors import ConfigInvalid, OfferInvalid
 from server import signaling
 from server.signaling import choose_video_codec, read_offer
 from tests.server.serving import Browser
@@ -114,3 +114,22 @@ def test_a_host_with_nothing_but_loopback_lists_it(monkeypatch, addresses, liste
     monkeypatch.setattr(signaling, "_aioice_host_addresses", lambda ipv4, ipv6: addresses)
     signaling.allow_loopback_only_hosts()
     assert aioice.ice.get_host_addresses(True, True) == listed
+
+
+async def test_a_public_address_is_announced_beside_our_own(sdp):
+    signaling.announce("203.0.113.7")
+    try:
+        before = [line for line in sdp.splitlines() if line.startswith("a=candidate:") and "typ host" in line]
+        after = signaling._announced(sdp).splitlines()
+    finally:
+        signaling.announce("")
+    ours = [line for line in before if ":" not in line.split(" ")[4]]
+    added = [line for line in after if "203.0.113.7" in line]
+    assert ours and len(added) == len(ours)
+    for own, public in zip(ours, added, strict=True):
+        assert own.split(" ")[5:] == public.split(" ")[5:], "the same port"
+        assert int(own.split(" ")[3]) > int(public.split(" ")[3])
+        assert own.split(" ")[0] != public.split(" ")[0]
+    assert signaling._announced(sdp) == sdp, "without one nothing changes"
+    with pytest.raises(ConfigInvalid):
+        signaling.announce("1.2.3.4.5")

@@ -76,12 +76,45 @@ async def test_few_avatars_stay_loaded_and_never_one_that_a_session_shows_goes(t
             await (await stage.create_session(name))[0].aclose()
             gc.collect()
         assert len(stage._avatars) == stage_module.AVATARS_KEPT
-        assert set(stage._avatars) == {names[0], names[1], *names[-2:]}, "the default, the shown, the newest"
+        kept = {names[0], names[1], *names[2 - stage_module.AVATARS_KEPT :]}
+        assert set(stage._avatars) == kept, "the default, the shown, the newest"
         again, _ = await stage.create_session(names[1])
         assert again.avatar is shown.avatar
         several = [(await stage.create_session(name))[0] for name in names]
         assert set(stage._avatars) == set(names), "all in use"
         assert len(several) == len(names)
+    finally:
+        await stage.aclose()
+
+
+async def test_decoded_pictures_are_mapped_and_those_of_an_uploaded_person_lie_in_that_avatars_folder(tmp_path):
+    write_avatar(tmp_path / "shipped" / "one", tiny_avatar(name="one"))
+    write_avatar(tmp_path / "data" / "avatars" / "made", tiny_avatar(name="made"))
+    config = Config(avatars_dir=tmp_path / "shipped", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    metrics = EngineMetrics()
+    stage = await Stage.open(config, metrics)
+    try:
+        session, _ = await stage.create_session("made")
+        assert len(list((tmp_path / "cache" / "pictures").glob("*.bgr"))) == 1
+        assert len(list((tmp_path / "data" / "avatars" / "made" / "pictures").glob("*.bgr"))) == 1
+        assert session.avatar.memory_bytes == 0
+        assert metrics.registry.get_sample_value("visavis_avatar_bytes") == stage.avatar_bytes > 0
+    finally:
+        await stage.aclose()
+
+
+async def test_avatars_that_are_in_memory_make_room_for_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage_module, "PictureFiles", lambda folder: None)
+    monkeypatch.setattr(stage_module, "AVATARS_KEPT_BYTES", 3 * tiny_avatar().frames.nbytes)
+    names = [f"a{index}" for index in range(5)]
+    for name in names:
+        write_avatar(tmp_path / name, tiny_avatar(name=name))
+    stage = await Stage.open(Config(avatars_dir=tmp_path, render_threads=1), EngineMetrics())
+    try:
+        for name in names[1:]:
+            await (await stage.create_session(name))[0].aclose()
+            gc.collect()
+        assert list(stage._avatars) == [names[0], *names[-2:]]
     finally:
         await stage.aclose()
 

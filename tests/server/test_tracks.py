@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 
-import av
 import pytest
-from aiortc import RTCPeerConnection, RTCRtpSender
+from aiortc import RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket, RtcpSenderInfo, RtcpSrPacket
+from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket
 
 from engine.clock import FrameClock
 from server import tracks
-from server.encoder import EncoderPool, create_video_encoder
+from server.encoder import create_video_encoder
+from server.encoder_pool import EncoderPool
+from server.rtp import Parcel
 from server.tracks import (
     AvatarAudioTrack,
     AvatarVideoTrack,
     MediaPump,
-    PacedPackets,
-    report_due_times,
     route_key_frame_requests,
 )
 from tests.server.fakes import FakeSession, make_frame
@@ -37,8 +35,9 @@ def video_track(clock, pool, **options) -> AvatarVideoTrack:
     return AvatarVideoTrack(clock, pool, "VP8", 400_000, **options)
 
 
-async def receive(track, count: int) -> list[tuple[float, av.Packet]]:
-    return [(time.monotonic(), await track.recv()) for _ in range(count)]
+async def receive(track, count: int) -> list[tuple[Parcel, int]]:
+    """Parcels and their positions in frames."""
+    return [(parcel, timestamp // 3600) for parcel, timestamp in [await track.next_parcel() for _ in range(count)]]
 
 
 async def feed(track: AvatarVideoTrack, frames: range) -> None:
@@ -47,43 +46,15 @@ async def feed(track: AvatarVideoTrack, frames: range) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_packet_leaves_when_it_is_due_and_not_before():
-    packets = PacedPackets(4)
-    packets.put(av.Packet(b"x"), time.monotonic() + 0.1)
-    started_s = time.monotonic()
-    await packets.take()
-    assert 0.095 < time.monotonic() - started_s < 0.3
-
-
-async def test_a_packet_that_is_late_leaves_at_once():
-    packets = PacedPackets(4)
-    packets.put(av.Packet(b"x"), time.monotonic() - 5)
-    started_s = time.monotonic()
-    await packets.take()
-    assert time.monotonic() - started_s < 0.05
-
-
-@pytest.mark.parametrize("waiting", ["for a packet", "for its time"])
-async def test_closing_wakes_whoever_waits(waiting):
-    packets = PacedPackets(4)
-    if waiting == "for its time":
-        packets.put(av.Packet(b"x"), time.monotonic() + 60)
-    reader = asyncio.create_task(packets.take())
-    await asyncio.sleep(0.01)
-    packets.close()
-    with pytest.raises(MediaStreamError):
-        await reader
-
-
 async def test_nothing_is_encoded_until_somebody_receives(pool):
     encoded = []
     track = video_track(FrameClock(), pool, on_encoded=encoded.append)
     await feed(track, range(10))
     assert encoded == []
     reader = asyncio.create_task(receive(track, 1))
-    ((_, packet),) = await reader
-    assert packet.pts == 9 * 3600, "the newest"
-    assert packet.is_keyframe
+    ((parcel, position),) = await reader
+    assert position == 9, "the newest"
+    assert parcel.key_frame
     await track.aclose()
 
 
@@ -92,8 +63,7 @@ async def test_pictures_keep_their_positions(pool):
     reader = asyncio.create_task(receive(track, 8))
     await asyncio.sleep(0)
     await feed(track, range(3, 11))
-    got = [packet.pts for _, packet in await reader]
-    assert got == [pts * 3600 for pts in range(3, 11)]
+    assert [position for _, position in await reader] == [*range(3, 11)]
     await track.aclose()
 
 
@@ -107,7 +77,7 @@ async def test_a_slow_encoder_costs_pictures_and_never_a_packet(pool):
     await feed(track, range(10))
     await blocker
     track.offer(make_frame(10))
-    got = [packet.pts // 3600 for _, packet in await reader]
+    got = [position for _, position in await reader]
     assert got == sorted(got) and got[-1] >= 8, "the newest were kept"
     assert len(dropped) >= 6
     await track.aclose()
@@ -116,10 +86,10 @@ async def test_a_slow_encoder_costs_pictures_and_never_a_packet(pool):
 async def test_an_encoder_that_cannot_be_made_costs_a_picture_and_the_next_one_comes(pool, monkeypatch):
     failures = iter([True, True])
 
-    def create(*args):
+    def create(*args, **options):
         if next(failures, False):
             raise ValueError("no such codec today")
-        return create_video_encoder(*args)
+        return create_video_encoder(*args, **options)
 
     monkeypatch.setattr(tracks, "create_video_encoder", create)
     dropped, failed = [], []
@@ -129,8 +99,8 @@ async def test_an_encoder_that_cannot_be_made_costs_a_picture_and_the_next_one_c
     reader = asyncio.create_task(receive(track, 1))
     await asyncio.sleep(0)
     await feed(track, range(4))
-    ((_, packet),) = await reader
-    assert packet.is_keyframe and len(dropped) >= 2 and not failed
+    ((parcel, _),) = await reader
+    assert parcel.key_frame and len(dropped) >= 2 and not failed
     await track.aclose()
 
 
@@ -140,7 +110,7 @@ async def test_an_encoder_that_cannot_be_made_costs_a_picture_and_the_next_one_c
 async def test_encoding_that_has_failed_for_good_is_told_once_and_ends_the_track(pool, monkeypatch, error, pictures):
     tried, failed = [], []
 
-    def create(*_):
+    def create(*_, **__):
         tried.append(1)
         raise error
 
@@ -174,7 +144,7 @@ async def test_requests_for_a_key_frame_close_together_count_once(pool):
             track.request_key_frame()
         track.offer(make_frame(pts))
         await asyncio.sleep(0.03)
-    keys = [packet.pts // 3600 for _, packet in await reader if packet.is_keyframe]
+    keys = [position for parcel, position in await reader if parcel.key_frame]
     assert keys == [0, 15]
     await track.aclose()
 
@@ -189,8 +159,8 @@ async def test_a_picture_that_cannot_be_encoded_is_lost_alone(pool, caplog):
     await asyncio.sleep(0.05)
     await feed(track, range(3, 5))
     got = await reader
-    assert [packet.pts // 3600 for _, packet in got] == [0, 1, 3, 4]
-    assert got[2][1].is_keyframe, "a fresh encoder starts with one"
+    assert [position for _, position in got] == [0, 1, 3, 4]
+    assert got[2][0].key_frame, "a fresh encoder starts with one"
     await track.aclose()
 
 
@@ -202,7 +172,7 @@ async def test_a_change_of_size_starts_a_new_encoder_with_a_key_frame(pool):
     frame = make_frame(2)
     track.offer(type(frame)(frame.image[:128, :128].copy(), frame.audio, 2))
     got = await reader
-    assert [packet.is_keyframe for _, packet in got] == [True, False, True]
+    assert [parcel.key_frame for parcel, _ in got] == [True, False, True]
     await track.aclose()
 
 
@@ -224,15 +194,15 @@ async def test_sound_and_picture_of_one_frame_leave_together(pool):
 async def _stamped(track, count: int) -> list[tuple[float, int]]:
     got = []
     for _ in range(count):
-        packet = await track.recv()
-        got.append((time.monotonic(), packet.pts))
+        _, timestamp = await track.next_parcel()
+        got.append((time.monotonic(), timestamp))
     return got
 
 
 async def test_a_stopped_track_raises_only_what_aiortc_expects(pool):
     session = FakeSession()
     video, audio = video_track(session.clock, pool), AvatarAudioTrack(session.clock, pool)
-    readers = [asyncio.create_task(video.recv()), asyncio.create_task(audio.recv())]
+    readers = [asyncio.create_task(video.next_parcel()), asyncio.create_task(audio.next_parcel())]
     await asyncio.sleep(0.01)
     video.stop()
     audio.stop()
@@ -241,7 +211,7 @@ async def test_a_stopped_track_raises_only_what_aiortc_expects(pool):
             await reader
     for track in (video, audio):
         with pytest.raises(MediaStreamError):
-            await track.recv()
+            await track.next_parcel()
     await video.aclose()
 
 
@@ -257,33 +227,3 @@ async def test_aiortc_still_asks_its_sender_for_key_frames_where_we_listen(pool)
     assert len(asked) == 2
     await connection.close()
     await track.aclose()
-
-
-async def test_reports_tell_when_a_late_picture_was_due(pool):
-    connection = RTCPeerConnection()
-    track = video_track(FrameClock(epoch_s=time.monotonic() - 0.5), pool)
-    sender = connection.addTransceiver(track, direction="sendonly").sender
-    sent = []
-
-    async def keep(packets):
-        sent.extend(packets)
-
-    sender._send_rtcp = keep
-    report_due_times(sender, track)
-    reader = asyncio.create_task(track.recv())
-    await asyncio.sleep(0)
-    track.offer(make_frame(0))
-    await reader
-    now = 3_900_000_000 << 32
-    info = RtcpSenderInfo(ntp_timestamp=now, rtp_timestamp=0, packet_count=1, octet_count=1)
-    await sender._send_rtcp([RtcpSrPacket(ssrc=1, sender_info=info)])
-    assert 0.5 <= (now - sent[0].sender_info.ntp_timestamp) / (1 << 32) < 1.5
-    nothing = RtcpSenderInfo(ntp_timestamp=0, rtp_timestamp=0, packet_count=0, octet_count=0)
-    await sender._send_rtcp([RtcpSrPacket(ssrc=1, sender_info=nothing)])
-    assert sent[1].sender_info.ntp_timestamp == 0, "nothing was sent yet"
-    await connection.close()
-    await track.aclose()
-
-
-def test_aiortc_still_sends_its_reports_where_we_correct_them():
-    assert "self._send_rtcp(packets)" in inspect.getsource(RTCRtpSender._run_rtcp)

@@ -9,7 +9,18 @@ from engine.offline import render_offline
 from engine.renderer import Renderer
 from engine.session import Session
 from engine.types import FRAME_SAMPLES, AvatarFrame
-from tests.fakes import TINY_FRAMES, FakeLipSync, FakeVoice, babble, idle_number, is_silent, mouth_height, silence, tone
+from tests.fakes import (
+    TINY_FRAMES,
+    FakeLipSync,
+    FakeVoice,
+    VirtualTime,
+    babble,
+    idle_number,
+    is_silent,
+    mouth_height,
+    silence,
+    tone,
+)
 from tests.session.stage import Stage, sound, spoken
 
 
@@ -40,6 +51,41 @@ async def test_no_model_time_is_spent_on_idle_and_digital_silence(stage: Stage) 
     frames = await stage.run(40)
     assert len(spoken(frames)) == 25
     assert stage.lipsync.predicted == 0
+
+
+async def test_a_frame_says_when_it_is_a_picture_as_it_is_and_then_only(avatar: Avatar, stage: Stage) -> None:
+    await stage.run(5)
+    stage.session.play(tone(0.6))
+    await stage.run(20)
+    stage.session.set_listening(True)
+    await stage.run(60)
+    stage.session.set_listening(False)
+    await stage.run(40)
+    told = [frame.still for frame in stage.frames]
+    assert [still is not None for still in told] == [
+        frame.pose.plain and np.array_equal(frame.image, avatar.picture(frame.pose.index)) for frame in stage.frames
+    ]
+    assert {still[0] for still in told if still is not None} == {avatar}
+    assert all(still is None or still[1] == frame.pose.index for still, frame in zip(told, stage.frames, strict=True))
+    assert told[0] and told[-1] and told.count(None) >= 20
+
+
+async def test_whoever_does_nothing_wakes_once_a_frame(stage: Stage, virtual_time: VirtualTime, monkeypatch) -> None:
+    await stage.run(5)
+    timers = []
+    call_at = virtual_time.call_at
+    monkeypatch.setattr(virtual_time, "call_at", lambda *args: (timers.append(1), call_at(*args))[1])
+    await stage.run(50)
+    assert 50 <= len(timers) <= 52
+
+
+@pytest.mark.parametrize("early_ms", [35, 20, 12, 6, 1])
+async def test_an_action_asked_for_at_any_moment_holds_no_picture(stage: Stage, early_ms: float) -> None:
+    await stage.run(5)
+    await stage.time.advance((40 - early_ms) / 1000)
+    stage.session.set_listening(True)
+    await stage.run(40)
+    assert stage.session._producer.counts.held == 0
 
 
 async def test_speech_replaces_idle_and_eases_back(stage: Stage) -> None:

@@ -15,13 +15,23 @@ import numpy as np
 import pytest
 
 from engine.avatar.bundle import Avatar
-from engine.errors import Closed
+from engine.errors import Closed, ModelAway
 from engine.quality import Quality, QualityState
 from engine.renderer import Renderer
 from engine.renderer.session_quality import LOOK_FRAMES
-from engine.session import Session
+from engine.session import Session, SessionLimits
 from engine.types import AvatarFrame
-from tests.fakes import RESTORED_SHADE, FakeLipSync, FakeRestorer, FakeVoice, idle_number, restored_level, tone
+from tests.fakes import (
+    RESTORED_SHADE,
+    FakeLipSync,
+    FakeRestorer,
+    FakeVoice,
+    VirtualTime,
+    idle_number,
+    mouth_height,
+    restored_level,
+    tone,
+)
 from tests.session.stage import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,3 +140,46 @@ async def test_session_that_is_not_started_cannot_change_its_quality(avatar: Ava
     with pytest.raises(Closed):
         session.set_quality(3)
     await session.aclose()
+
+
+async def test_priority_reaches_the_renderer_and_the_governor(
+    avatar: Avatar, lipsync: FakeLipSync, virtual_time: VirtualTime
+) -> None:
+    stage = Stage(avatar, lipsync, virtual_time, SessionLimits(priority=8))
+    await stage.open()
+    stage.session.play(tone(0.4))
+    await stage.run(10)
+    await stage.close()
+    assert stage.renderer.priorities == {8}
+    renderer = Renderer(lipsync, restorer=FakeRestorer())
+    session = Session(avatar, renderer, FakeVoice(), limits=SessionLimits(priority=2))
+    try:
+        await session.start()
+        assert renderer.restoring is not None
+        assert [seat.priority for seat in renderer.restoring.governor.seats] == [2]
+    finally:
+        await session.aclose()
+        await renderer.aclose()
+
+
+async def test_model_process_that_is_away_shows_the_face_at_rest_and_is_told_once(
+    avatar: Avatar, virtual_time: VirtualTime
+) -> None:
+    class Away(FakeLipSync):
+        def predict(self, jobs):
+            raise ModelAway("model_away", "The process that runs the models is away; it is being restarted.")
+
+    renderer = Renderer(Away())
+    session = Session(avatar, renderer, FakeVoice())
+    try:
+        await session.start()
+        events = session.events()
+        session.play(tone(0.5))
+        frames = await take(session, 18)
+        assert all(mouth_height(frame.image) == 0 for frame in frames) and any(frame.speaking for frame in frames)
+        await session.aclose()
+        told = [event.data["code"] async for event in events if event.type == "error"]
+        assert told == ["model_away"]
+    finally:
+        await session.aclose()
+        await renderer.aclose()

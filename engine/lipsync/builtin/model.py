@@ -20,6 +20,7 @@ import numpy as np
 
 from engine.audio.mel import MEL_BANDS
 from engine.audio.window import MelWindow
+from engine.avatar.pictures import beside
 from engine.errors import BackendFailed
 from engine.lipsync.base import FacePatch, LipJob
 from engine.lipsync.builtin.crop import CROP_SIZE, colour_gains, eye_mouth_distance, mouth_boxes
@@ -104,10 +105,13 @@ class BuiltinLipSync:
         """
         audio, picture = _FOLDER / "audio.xml", _FOLDER / "picture.xml"
         inside = MouthInside.load(_FOLDER / "mouth_inside.npz")
+
         def open_picture(path: Path) -> Network:
             return Network(path, threads, precision)
 
-        return cls(Network(audio, threads, "f32"), open_picture(picture), inside, open_picture)
+        # Threads that draw compile these for themselves when they are warmed up.
+        hears, draws = Network(audio, threads, "f32", own=True), Network(picture, threads, precision, own=True)
+        return cls(hears, draws, inside, open_picture)
 
     def prepare(self, avatar: Avatar) -> BuiltinPrepared:
         """Cuts the mouth square out of every picture.
@@ -128,7 +132,9 @@ class BuiltinLipSync:
             cv2.resize(cut(avatar.picture(index), box), (CROP_SIZE, CROP_SIZE), dst=reference, interpolation=way)
         gains = colour_gains(references)
         if np.any(gains != 1):
-            np.copyto(references, np.clip(np.rint(references * gains), 0, 255), casting="unsafe")
+            for reference in references:
+                np.copyto(reference, np.clip(np.rint(reference * gains), 0, 255), casting="unsafe")
+        references = beside(avatar.frames, references)
         distance_px = float(np.median(eye_mouth_distance(landmarks)))
         places = [place_of(points, distance_px) for points in landmarks]
         own = avatar.picture_model

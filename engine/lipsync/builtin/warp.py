@@ -38,6 +38,8 @@ def feather_mask(side: int) -> np.ndarray:
 def cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     """The pixels of a box (y1, y2, x1, x2), the frame's border repeated where the box reaches beyond it."""
     y1, y2, x1, x2 = (int(edge) for edge in box)
+    if y1 >= 0 and x1 >= 0 and y2 <= frame.shape[0] and x2 <= frame.shape[1]:
+        return frame[y1:y2, x1:x2]
     rows = np.clip(np.arange(y1, y2), 0, frame.shape[0] - 1)
     columns = np.clip(np.arange(x1, x2), 0, frame.shape[1] - 1)
     return frame[rows[:, None], columns]

@@ -161,6 +161,26 @@ async def test_a_session_id_is_all_its_owner_needs(shop):
     await closed.server.end()
 
 
+async def test_a_broadcast_is_its_owners_and_everybodys_to_watch(shop):
+    anybody = await shop(access="open", host="0.0.0.0")
+    client, owner = anybody.server.client, {"Authorization": f"Bearer {anybody.key}"}
+    async with client.post("/broadcasts", json={}, headers=NAME) as response:
+        assert response.status == 401
+    async with client.post("/broadcasts", json={}, headers=NAME | owner) as response:
+        broadcast = await response.json()
+    async with client.get(f"/broadcasts/{broadcast['id']}", headers=NAME) as response:
+        assert response.status == 200
+    status, watching = await anybody.offer(watch=broadcast["id"], headers=NAME)
+    assert status == 200 and "session_id" not in watching
+    async with client.delete(f"/broadcasts/{broadcast['id']}", headers=NAME) as response:
+        assert response.status == 401
+    path = f"/whep/watch/{broadcast['id']}/{watching['viewer_id']}"
+    async with client.delete(path, headers=NAME) as response:
+        assert response.status == 200
+    async with client.delete(f"/broadcasts/{broadcast['id']}", headers=NAME | owner) as response:
+        assert response.status == 204
+
+
 # ---- keys
 
 
@@ -331,6 +351,40 @@ async def test_a_full_server_lets_in_those_who_wait_in_their_order(shop):
     await closed.close(inside)
     assert (await closed.offer(ticket=tickets[1]))[0] == 200
     await closed.server.end()
+
+
+async def test_a_key_and_a_token_may_carry_a_priority_that_goes_ahead_in_the_line(shop):
+    closed = await shop(max_sessions=1)
+    _, inside = await closed.offer(closed.key)
+    tokens = [await closed.token(), await closed.token(priority=8), await closed.token(priority=1)]
+    tickets, positions = [], []
+    for token in tokens:
+        queue = (await closed.offer(token=token, ticket=""))[1]["queue"]
+        tickets.append(queue["ticket"])
+        positions.append(queue["position"])
+    assert positions == [1, 1, 3]
+    status, answer = await closed.offer(closed.key, ticket="", priority=9)
+    assert (status, answer["queue"]["position"]) == (503, 1)
+    assert (await closed.offer(ticket=tickets[1], priority=0))[1]["queue"]["position"] == 2, "settled by the token"
+    await closed.close(inside)
+    assert (await closed.offer(ticket=tickets[1]))[1]["queue"]["position"] == 2, "another one is first"
+    assert (await closed.offer(ticket=answer["queue"]["ticket"]))[0] == 200
+    await closed.server.end()
+
+
+async def test_nobody_gets_a_higher_priority_than_their_token_or_key_has(shop):
+    closed = await shop()
+    token = await closed.token(priority=3)
+    assert await closed.refused(token=token, priority=4) == (403, "priority_denied")
+    assert (await closed.offer(token=token, priority=2))[0] == 200
+    assert (await closed.offer(closed.key, priority=10))[0] == 422
+    await closed.server.end()
+    public = await shop(access="open", host="0.0.0.0")
+    assert await public.refused(priority=6, headers=NAME) == (403, "priority_denied")
+    status, answer = await public.ask("/tokens", {"priority": 6}, **NAME)
+    assert (status, answer["error"]["code"]) == (403, "priority_denied")
+    assert (await public.offer(headers=NAME, priority=5))[0] == 200
+    await public.server.end()
 
 
 async def test_a_client_that_knows_of_no_line_leaves_nothing_in_it(shop):

@@ -76,6 +76,16 @@ def test_the_order_is_that_of_coming():
     assert (line.ahead(first), line.ahead(second)) == (0, 1)
 
 
+def test_a_higher_priority_goes_ahead_and_equals_stand_as_they_came():
+    line: Line[str] = Line(Clock())
+    usual, late, low, high = line.join("a"), line.join("b"), line.join("c", 0), line.join("d", 9)
+    assert [line.ahead(ticket) for ticket in (high, usual, late, low)] == [0, 1, 2, 3]
+    assert [line.ahead(priority=priority) for priority in (9, 6, 5, 0)] == [1, 1, 3, 4]
+    line.leave(late)
+    line.return_first(late, "b")
+    assert [line.ahead(ticket) for ticket in (high, late, usual, low)] == [0, 1, 2, 3]
+
+
 def test_who_does_not_come_back_loses_the_place_and_who_does_keeps_it():
     clock = Clock()
     line: Line[str] = Line(clock)

@@ -1,0 +1,58 @@
+"""``python -m engine.model_host``: loads the models, listens, and says so in one line of JSON.
+
+Place in the flow: ``ModelProcess`` (or a person) -> this process <- workers with ``--model-socket``.
+
+The line is ``{"ready": true}``, or ``{"code", "message"}`` of what is wrong. With ``--with-parent`` it ends when its
+standard input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from engine.config import Config
+from engine.errors import VisavisError
+from engine.model_host.host import Host
+from engine.registry import create_lipsync, create_restorer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serves until it is told to stop; returns the exit code."""
+    usual = Config()
+    parser = argparse.ArgumentParser(prog="python -m engine.model_host", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--socket", type=Path, required=True, help="path of the socket; its folder must be private")
+    parser.add_argument("--lipsync", default=usual.lipsync)
+    parser.add_argument("--restorer", default=usual.restorer)
+    parser.add_argument("--precision", default=usual.precision)
+    parser.add_argument("--threads", type=int, default=usual.render_threads, help="pictures at a time on a CPU")
+    parser.add_argument("--weights-dir", type=Path, default=usual.weights_dir)
+    parser.add_argument("--cache-dir", type=Path, default=usual.cache_dir)
+    parser.add_argument("--made-dir", type=Path, default=usual.data_dir / "avatars")
+    parser.add_argument("--log-level", default=usual.log_level)
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input does")
+    args = parser.parse_args(argv)
+    logging.basicConfig(
+        level=args.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
+    try:
+        lipsync = create_lipsync(args.lipsync, precision=args.precision, weights_dir=args.weights_dir)
+        restorer = create_restorer(args.restorer, precision=args.precision, weights_dir=args.weights_dir)
+        host = Host(lipsync, restorer, args.threads, args.cache_dir, args.made_dir.resolve())
+        host.listen(args.socket)
+    except VisavisError as error:
+        print(json.dumps(error.to_dict()), flush=True)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: host.stop())
+    print(json.dumps({"ready": True}), flush=True)
+    host.serve(sys.stdin.fileno() if args.with_parent else None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

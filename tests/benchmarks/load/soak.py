@@ -1,0 +1,111 @@
+"""A thousand sessions, one after the other: does anything stay behind?
+
+Place in the flow: ``__main__`` -> ``soak`` -> samples of memory, threads, tasks and files -> ``verdict``.
+
+Every session is a whole one: offer, connection, first complete picture, farewell. What is sampled is sampled while
+nobody is there, after a pause in which whatever a session left behind has had time to go.
+
+Invariants: growth is judged after a first tenth, in which caches fill; it is a slope over the rest, not a difference
+of two moments.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.load.client import Door
+from tests.benchmarks.load.crowd import Crowd
+from tests.benchmarks.load.scenarios import Setting
+from tests.benchmarks.load.server import LoadedServer
+
+SAMPLE_EVERY = 25
+PAUSE_S = 1.0
+"""Longer than a session's end takes, whose connection is let go a moment after its place is free."""
+LEAST_SESSIONS = 300
+"""Fewer do not tell growth from the filling of caches."""
+FLAT = {"pss_mb": 8.0, "rss_mb": 8.0, "threads": 1.0, "tasks": 1.0, "files": 1.0}
+"""So much may a figure grow over a thousand sessions and still be called flat: allocators and the noise of a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The server with nobody there.
+
+    Attributes:
+        sessions: how many have come and gone.
+        pss_mb, rss_mb: memory of all its processes, and of the largest.
+        threads, files: of all its processes.
+        tasks: of its event loops.
+        at_s: since the first session.
+    """
+
+    sessions: int
+    pss_mb: float
+    rss_mb: float
+    threads: int
+    files: int
+    tasks: float
+    at_s: float
+
+
+def soak(setting: Setting, sessions: int) -> dict[str, Any]:
+    """Opens and closes sessions.
+
+    Raises:
+        ServerFailed, CrowdFailed: the server or a session did not come.
+    """
+    samples: list[Sample] = []
+    with LoadedServer(setting.folder / "soak.log", setting.module, setting.options, setting.tree) as server:
+        with Crowd(1) as crowd:
+            door = Door(server.url)
+            started_s = time.monotonic()
+
+            def sample(count: int) -> None:
+                time.sleep(PAUSE_S)
+                cost = server.cost()
+                samples.append(Sample(
+                    count, cost.pss_mb, cost.rss_mb, cost.threads, cost.files,
+                    server.metrics().get("visavis_tasks", 0.0), round(time.monotonic() - started_s, 1),
+                ))  # fmt: skip
+                setting.say(str(samples[-1]))
+
+            for count in range(1, sessions + 1):
+                crowd.open_to(1, door)
+                crowd.first_pictures()
+                crowd.close_to(0)
+                if count % SAMPLE_EVERY == 0 or count == 1:
+                    sample(count)
+            seconds = time.monotonic() - started_s
+    return {
+        "sessions": sessions,
+        "seconds": round(seconds, 1),
+        **verdict([asdict(one) for one in samples]),
+        "samples": [asdict(one) for one in samples],
+    }
+
+
+def verdict(samples: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Growth per thousand sessions of each figure after the first tenth, and whether all are flat.
+
+    Args:
+        samples: with ``sessions`` and the figures of ``FLAT``.
+    """
+    last = samples[-1]["sessions"]
+    counted = [sample for sample in samples if sample["sessions"] >= last / 10]
+    if last < LEAST_SESSIONS or len(counted) < 3:
+        return {"growth_per_1000": None, "flat": None}
+    at = np.array([sample["sessions"] for sample in counted], float)
+    growth = {name: _slope(at, np.array([sample[name] for sample in counted], float)) * 1000 for name in FLAT}
+    flat = all(growth[name] * min(1.0, last / 1000) <= most for name, most in FLAT.items())
+    return {"growth_per_1000": {name: round(value, 2) for name, value in growth.items()}, "flat": flat}
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    """The median of the slopes between all pairs (Theil and Sen): one odd sample changes nothing."""
+    first, second = np.triu_indices(len(x), 1)
+    return float(np.median((y[second] - y[first]) / (x[second] - x[first])))
