@@ -378,7 +378,7 @@ class Producer:
         slot.published = True
         _, image, mouth, pose, still = self._shown
         audio = self._gain.apply(plan.audio) if plan.speaking else plan.audio
-        frame = AvatarFrame(image, audio, self._next_pts, plan.utterance_id, plan.speaking, mouth, pose, still)
+        frame = AvatarFrame(image, audio, self._next_pts, plan.utterance_id, plan.speaking, mouth, pose, still, held)
         lost = self.frames.dropped
         self.frames.put(frame)
         self._next_pts += 1

@@ -79,6 +79,7 @@ class AvatarFrame:
         pose: which of the avatar's pictures ``image`` was made of, and how; None where nobody tells.
         still: whose picture ``image`` is, and its number, when it is that picture as it is: no mouth, no fade, no lean.
             Whoever has it encoded already need not look at ``image``. Else None.
+        held: ``image`` is an earlier one, because the machine had no time for this one's.
     """
 
     image: np.ndarray
@@ -89,6 +90,7 @@ class AvatarFrame:
     mouth: np.ndarray | None = None
     pose: Pose | None = None
     still: tuple[Avatar, int] | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

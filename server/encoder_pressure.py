@@ -3,8 +3,9 @@
 Place in the flow: how late encoded pictures are -> EncoderPressure -> preset of every encoder made from then on.
 
 A pure state machine, one for all sessions of a process: it reads no clock, and the same calls give the same answers. It
-goes to the fast preset as soon as a second shows that pictures are late for want of time to encode them, and back with
-patience: when nothing was late for a while, which is tried half as often each time it was too early.
+goes to the fast preset as soon as a second shows that pictures are late for want of time to encode them, or were held
+for want of time to draw them (models and encoders share the cores), and back with patience: when nothing was late for a
+while, which is tried half as often each time it was too early.
 
 Invariants:
     * changes back lie at least the patience apart;
@@ -46,12 +47,13 @@ class EncoderPressure:
         self._calm_s: float | None = None
         self._eased_s: float | None = None
 
-    def encoded(self, late_s: float, now_s: float) -> None:
+    def encoded(self, late_s: float, now_s: float, *, held: bool = False) -> None:
         """A picture of some session was encoded.
 
         Args:
             late_s: how long after its time it was ready, as far as encoding is to blame; not positive when in time.
             now_s: monotonic time, seconds.
+            held: it shows an earlier picture, because its own was not drawn in time.
         """
         if self._window_s is None:
             self._window_s = now_s
@@ -59,7 +61,7 @@ class EncoderPressure:
             self._judge(now_s)
             self._window_s, self._pictures, self._late = now_s, 0, 0
         self._pictures += 1
-        self._late += late_s > 0
+        self._late += late_s > 0 or held
 
     def _judge(self, now_s: float) -> None:
         if self._late >= max(LATE_LEAST, LATE_SHARE * self._pictures):

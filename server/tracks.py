@@ -228,7 +228,7 @@ class AvatarVideoTrack(VideoStreamTrack):
         self._encoder = begun
         self._failures = 0
         now_s = time.monotonic()
-        self._pool.pressure.encoded(now_s - max(due_s, offered_s + EXPECTED_S), now_s)
+        self._pool.pressure.encoded(now_s - max(due_s, offered_s + EXPECTED_S), now_s, held=frame.held)
         self._on_encoded(now_s - started_s)
         if begun.hurried != self._hurried:
             self._hurried = begun.hurried

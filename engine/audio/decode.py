@@ -17,7 +17,6 @@ from typing import BinaryIO
 
 import av
 import av.error
-import av.logging
 import numpy as np
 
 from engine.audio.pcm import PlayoutResampler, to_mono_float
@@ -31,9 +30,6 @@ _DEMUXERS = "wav,w64,mp3,flac,ogg,mov,mp4,m4a,matroska,webm,aac"
 _CONTAINER_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
 
 _SAMPLE_BYTES = 2
-
-# What FFmpeg would print about damaged files is said in the errors below.
-av.logging.set_level(av.logging.PANIC)
 
 
 def decode_audio(source: bytes | str | Path, max_s: float) -> np.ndarray:

@@ -24,6 +24,9 @@ from engine.types import FRAME_SAMPLES
 _COLUMNS_PER_GROUP = 16
 _FRAMES_PER_GROUP = 5
 
+FRAMES_AT_ONCE = 4
+"""Frames that are analysed together where their sound is there: most of what a few columns cost is calling numpy."""
+
 
 @dataclass(frozen=True, slots=True)
 class MelWindow:
@@ -81,7 +84,7 @@ def _cut(mel: np.ndarray, start: int, columns: int) -> np.ndarray:
 class RollingWindows:
     """The frames of one utterance, each as soon as the sound it needs is there.
 
-    Analysis happens in ``next``, one frame at a time, so that pushing a long file costs nothing at once. How much
+    Analysis happens in ``next``, a few frames at a time, so that pushing a long file costs nothing at once. How much
     sound waits here is the caller's choice: take frames while ``frames_ready``, or push less.
     """
 
@@ -156,7 +159,8 @@ class RollingWindows:
             raise IndexError("no frame is ready: push more sound or end the utterance")
         index = self._index
         start = self.window.start(index)
-        self._analyse(self.window.needed_samples(index), start)
+        if not self._flushed and start + self.window.columns > self._first_column + self._columns.shape[1]:
+            self._analyse(self.window.needed_samples(index + FRAMES_AT_ONCE - 1), start)
         mel = _cut(self._columns, start - self._first_column, self.window.columns)
         audio = np.zeros(FRAME_SAMPLES, np.int16)
         position = 0
@@ -167,7 +171,8 @@ class RollingWindows:
         return index, mel, audio
 
     def _analyse(self, needed: int, first_column: int) -> None:
-        """Computes columns until ``needed`` 16 kHz samples are analysed; forgets those before ``first_column``."""
+        """Computes columns until ``needed`` 16 kHz samples are analysed, or fewer where no more sound is there; forgets
+        those before ``first_column``."""
         consumed = self._total - len(self._analysis)
         pieces = self._analysis.take(Decimator.needed(needed) - consumed)
         new = [self._mel.push(self._decimator.push(piece)) for piece in pieces]

@@ -38,6 +38,14 @@ def test_a_second_of_late_pictures_makes_encoders_hurry_at_once():
     assert 3 <= machine.changes[0][0] <= 5
 
 
+def test_pictures_that_were_not_drawn_in_time_make_encoders_leave_models_the_time():
+    machine = Machine()
+    for index in range(3 * 125):
+        machine.pressure.encoded(-0.005, machine.now_s, held=index % 4 == 0)
+        machine.now_s += 1 / 125
+    assert [hurried for _, hurried in machine.changes] == [True]
+
+
 def test_a_few_late_pictures_are_bad_luck():
     machine = Machine()
     machine.run(60, late_share=0.05)
