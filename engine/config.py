@@ -363,6 +363,10 @@ class Config(BaseModel):
     video_codec: Literal["auto", "h264", "vp8"] = _option(
         "auto", "Codec towards browsers; auto takes H.264 where the browser can, else VP8.", "Video"
     )
+    h264_encoder: Literal["x264", "nvenc"] = _option(
+        "x264", "What encodes H.264: x264, or nvenc for the encoder of an NVIDIA graphics card, with x264 where the"
+        " card has none to spare.", "Video",
+    )
     video_kbps: int = _option(1500, "Bitrate of the video towards one browser, kbit/s.", "Video", ge=100, le=20_000)
 
     publish: PublishTargets = _option(

@@ -85,7 +85,8 @@ async def _serve(config: Config) -> None:
     if config.cluster:
         await _serve_cluster(config, stop)
     else:
-        await (_serve_alone(config, stop) if config.workers == 1 else _serve_workers(config, stop))
+        alone = config.workers == 1 and config.model_process != "on"
+        await (_serve_alone(config, stop) if alone else _serve_workers(config, stop))
 
 
 async def _serve_alone(config: Config, stop: asyncio.Future[int]) -> None:

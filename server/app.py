@@ -89,7 +89,7 @@ def create_app(
     """
     announce(config.node_address)
     metrics = ServerMetrics(stage.metrics.registry)
-    pool = EncoderPool(setting.encoder_threads, metrics)
+    pool = EncoderPool(setting.encoder_threads, metrics, config.h264_encoder)
     # Called on a thread, for an avatar that may have been deleted meanwhile.
     pool.loops.folder_of = lambda avatar: (
         stage.kept_in(avatar.name) / LOOPS if avatar.name in stage.cards else None

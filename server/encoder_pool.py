@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry
 
 from engine.config import usable_cores
+from server.encoder import H264Encoder
 from server.encoder_pressure import EncoderPressure
 from server.idle_loops import IdleLoops
 from server.metrics import ServerMetrics
@@ -41,14 +42,19 @@ class EncoderPool:
     Args:
         video_threads: 0 picks one per core that may be used, at most four.
         metrics: where to count; its own when None.
+        h264: what encodes H.264.
 
     Attributes:
+        h264: as given.
         metrics: where tracks count.
         pressure: decides how hard encoders try.
         loops: what is encoded once for all.
     """
 
-    def __init__(self, video_threads: int = 0, metrics: ServerMetrics | None = None) -> None:
+    def __init__(
+        self, video_threads: int = 0, metrics: ServerMetrics | None = None, h264: H264Encoder = "x264"
+    ) -> None:
+        self.h264: H264Encoder = h264
         threads = video_threads or min(4, usable_cores())
         self.metrics = metrics or ServerMetrics(CollectorRegistry())
         self.pressure = EncoderPressure(self.metrics.hurried)

@@ -242,7 +242,8 @@ class AvatarVideoTrack(VideoStreamTrack):
         size = (image.shape[1], image.shape[0])
         if begun is None or begun.size != size:
             hurried = self._pool.pressure.hurried
-            begun = _Begun(create_video_encoder(self._codec, *size, self._bitrate, hurried=hurried), size, hurried)
+            encoder = create_video_encoder(self._codec, *size, self._bitrate, hurried=hurried, h264=self._pool.h264)
+            begun = _Begun(encoder, size, hurried)
         begun.pictures += 1
         packet = begun.encoder.encode(image, frame.pts, False)
         return begun, pack(self._codec, bytes(packet), bool(packet.is_keyframe))

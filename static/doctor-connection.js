@@ -42,8 +42,9 @@ export async function tryConnection(video, shown) {
     found.push(refused(error));
   } finally {
     video.srcObject = null;
-    pc.close();
-    if (session) fetch(`sessions/${session}/close`, { method: "POST", keepalive: true }).catch(() => {});
+    // The other way round the session may have ended by itself before it is asked to.
+    const closed = session ? fetch(`sessions/${session}/close`, { method: "POST", keepalive: true }) : Promise.resolve();
+    closed.catch(() => {}).finally(() => pc.close());
   }
   return found;
 }

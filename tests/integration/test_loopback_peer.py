@@ -56,8 +56,10 @@ async def test_picture_and_sound_arrive_at_25_frames_a_second_in_step(start, cod
         rate = (len(pictures) - 1) / (pictures[-1].at_s - pictures[0].at_s)
         assert 23 < rate < 27
 
-        positions = np.diff([received.frame.pts for received in sounds])
-        assert np.all(positions == 960), "20 ms each, none missing"
+        for before, after in pairwise(sounds):
+            step = after.frame.pts - before.frame.pts
+            silent = np.abs(before.frame.to_ndarray()).max() < 100
+            assert step == 960 or (silent and step > 0 and step % 960 == 0), "20 ms each; only silence is left out"
 
         # The same frame is white and sounds: both must be there at the same moment.
         white = [r.at_s for r in pictures if r.frame.to_ndarray(format="gray")[:100, :100].mean() > 180]

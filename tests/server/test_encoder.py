@@ -55,6 +55,17 @@ def test_a_key_frame_comes_by_itself_every_ten_seconds(codec):
     assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == [0, 250]
 
 
+def test_without_an_encoder_on_the_graphics_card_x264_encodes():
+    encoder = create_video_encoder("H264", 256, 256, 800_000, h264="nvenc")
+    packets = [encoder.encode(picture(i), i, False) for i in range(10)]
+    assert [packet.pts for packet in packets] == [i * 3600 for i in range(10)]
+    assert STATEMENT.encode() in bytes(packets[0])
+    decoder = av.CodecContext.create("h264", "r")
+    seen = [frame for packet in packets for frame in decoder.decode(av.Packet(bytes(packet)))] + decoder.decode(None)
+    assert len(seen) == 10
+    assert cv2.PSNR(seen[9].to_ndarray(format="bgr24"), picture(9)) > 25
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_decoder_that_starts_at_a_requested_key_frame_sees_the_picture(codec):
     decoder = av.CodecContext.create(DECODERS[codec], "r")
