@@ -175,6 +175,8 @@ class AvatarVideoTrack(VideoStreamTrack):
         super().stop()
         self._ready.close()
         self._follower.leave()
+        # Encoders are large, and what aiortc keeps of a closed connection waits for the garbage collector.
+        self._encoder = None
         self._task.cancel()
 
     async def aclose(self) -> None:
@@ -332,6 +334,8 @@ class AvatarAudioTrack(MediaStreamTrack):
         """Ends the track; ``next_parcel`` raises from now on."""
         super().stop()
         self._ready.close()
+        # It has threads of its own.
+        self._encoder = None
 
 
 def route_key_frame_requests(sender: RTCRtpSender, track: AvatarVideoTrack) -> None:

@@ -45,14 +45,15 @@ def main() -> int:
         " of a profile one for each of its scenarios")
     parser.add_argument("--seconds", type=float, default=20.0, help="each point is watched for so long (default: 20)")
     parser.add_argument("--sessions", type=int, default=SOAK_SESSIONS, help="of the soak (default: 1000)")
-    parser.add_argument("--workers", help="the server's option of the same name")
+    parser.add_argument("--workers", help="the server's option of the same name (default: auto; of another tree, its own)")
     parser.add_argument("--crowd", type=int, default=0, help="processes of viewers (default: one for every 60)")
     parser.add_argument("--tree", type=Path, default=REPOSITORY, help="another checkout whose server is measured")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the figures go (default: .bench/load.json)")
     parser.add_argument("server", nargs="*", metavar="OPTION", help="further options of the server, after --")
     args = parser.parse_args()
     started_s = time.monotonic()
-    options = (*(("--workers", args.workers) if args.workers else ()), *args.server)
+    workers = args.workers or ("auto" if args.tree == REPOSITORY else "")
+    options = (*(("--workers", workers) if workers else ()), *args.server)
     report = Report(setup={"machine": machine(), "load_before": os.getloadavg()[0], "server_options": options})
     with tempfile.TemporaryDirectory(prefix="visavis-load-") as folder:
         setting = Setting(Path(folder), args.seconds, tree=args.tree, options=options, processes=args.crowd, say=_say)
@@ -83,7 +84,9 @@ def _parts(
             report.rival[name] = scenarios.climb(name, usual, points or steps, to_the_end=bool(points))
 
     def in_step() -> None:
-        report.sync = sync(setting, (points or [SYNC_SESSIONS])[-1])
+        # Frames are stamped in one process, not in those that it starts.
+        alone = replace(setting, options=(*setting.options, "--workers", "1"))
+        report.sync = sync(alone, (points or [SYNC_SESSIONS])[-1])
 
     def profiles() -> None:
         for name, count in zip(PROFILE_POINTS, points or PROFILE_POINTS.values(), strict=False):

@@ -36,9 +36,9 @@ VOICES = 8
 """Sessions say the same recordings from so many different places on."""
 
 SCENARIOS = {
-    "talking": (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24),
-    "idle": (10, 20, 40, 60, 80, 100, 140, 180),
-    "broadcast": (25, 50, 100, 150, 200, 300),
+    "talking": (2, 4, 6, 8, 10, 12, 14, 16, 20, 24),
+    "idle": (20, 40, 80, 120, 160, 200, 300),
+    "broadcast": (50, 100, 150, 200, 300, 400),
 }
 RIVAL_POINTS = {"talking": (1, 2, 3, 4), "idle": (1, 2, 4, 6, 8), "broadcast": (1, 2, 4, 6, 8)}
 
