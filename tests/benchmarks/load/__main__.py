@@ -45,7 +45,7 @@ def main() -> int:
         " of a profile one for each of its scenarios")
     parser.add_argument("--seconds", type=float, default=20.0, help="each point is watched for so long (default: 20)")
     parser.add_argument("--sessions", type=int, default=SOAK_SESSIONS, help="of the soak (default: 1000)")
-    parser.add_argument("--workers", help="the server's option of the same name (default: auto; of another tree, its own)")
+    parser.add_argument("--workers", help="the server's option of the same name (default: auto; another tree's own)")
     parser.add_argument("--crowd", type=int, default=0, help="processes of viewers (default: one for every 60)")
     parser.add_argument("--tree", type=Path, default=REPOSITORY, help="another checkout whose server is measured")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the figures go (default: .bench/load.json)")

@@ -31,6 +31,7 @@ class Cost:
         cpu_s: processor time used so far, processes that have ended included where their parent waited for them.
         machine_busy_s: processor time used so far by everything on the machine.
         pss_mb: memory, what is shared divided among those who share it.
+        own_mb: the part of it that is nobody's file: what was allocated.
         rss_mb: memory of the largest process alone.
         threads, files: threads and open file descriptors.
         processes: how many there are.
@@ -40,6 +41,7 @@ class Cost:
     cpu_s: float
     machine_busy_s: float
     pss_mb: float
+    own_mb: float
     rss_mb: float
     threads: int
     files: int
@@ -69,8 +71,9 @@ class LoadedServer(ServerProcess):
             time.monotonic(),
             sum(map(_cpu_s, family)),
             self.usage().machine_busy_s,
-            round(sum(pss for pss, _ in memory), 1),
-            round(max((rss for _, rss in memory), default=0.0), 1),
+            round(sum(one["Pss"] for one in memory), 1),
+            round(sum(one["Pss_Anon"] for one in memory), 1),
+            round(max((one["Rss"] for one in memory), default=0.0), 1),
             sum(_count(pid, "task") for pid in family),
             sum(_count(pid, "fd") for pid in family),
             len(family),
@@ -126,10 +129,10 @@ def _cpu_s(pid: int) -> float:
     return sum(map(int, fields[11:15])) * _TICKS_S if fields else 0.0
 
 
-def _memory_mb(pid: int) -> tuple[float, float]:
+def _memory_mb(pid: int) -> dict[str, float]:
     text = _text(Path(f"/proc/{pid}/smaps_rollup"))
-    pss, rss = (re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE) for name in ("Pss", "Rss"))
-    return (int(pss[1]) / 1024 if pss else 0.0, int(rss[1]) / 1024 if rss else 0.0)
+    found = {name: re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE) for name in ("Pss", "Pss_Anon", "Rss")}
+    return {name: int(match[1]) / 1024 if match else 0.0 for name, match in found.items()}
 
 
 def _count(pid: int, what: str) -> int:

@@ -38,7 +38,7 @@ class Sample:
 
     Attributes:
         sessions: how many have come and gone.
-        pss_mb, rss_mb: memory of all its processes, and of the largest.
+        pss_mb, own_mb, rss_mb: memory of all its processes, the part that was allocated, and that of the largest.
         threads, files: of all its processes.
         tasks: of its event loops.
         at_s: since the first session.
@@ -46,6 +46,7 @@ class Sample:
 
     sessions: int
     pss_mb: float
+    own_mb: float
     rss_mb: float
     threads: int
     files: int
@@ -69,7 +70,7 @@ def soak(setting: Setting, sessions: int) -> dict[str, Any]:
                 time.sleep(PAUSE_S)
                 cost = server.cost()
                 samples.append(Sample(
-                    count, cost.pss_mb, cost.rss_mb, cost.threads, cost.files,
+                    count, cost.pss_mb, cost.own_mb, cost.rss_mb, cost.threads, cost.files,
                     server.metrics().get("visavis_tasks", 0.0), round(time.monotonic() - started_s, 1),
                 ))  # fmt: skip
                 setting.say(str(samples[-1]))
