@@ -140,33 +140,44 @@ def test_a_receiver_report_counts_what_was_lost_since_the_last_one():
     assert known.block()[4] == 0
 
 
-def test_datagrams_are_read_at_once_with_the_time_they_came():
+@pytest.fixture
+def ends():
     receivers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        for receiver in receivers:
-            receiver.bind(("127.0.0.1", 0))
-            prepare(receiver)
-        reader = Reader(slots=16)
-        reader.drain([(n, receiver.fileno()) for n, receiver in enumerate(receivers)])
+    for receiver in receivers:
+        receiver.bind(("127.0.0.1", 0))
+        prepare(receiver)
+    yield receivers, sender
+    for handle in (*receivers, sender):
+        handle.close()
+
+
+def test_datagrams_of_many_sockets_are_read_at_once(ends):
+    receivers, sender = ends
+    handles = [(number, receiver.fileno()) for number, receiver in enumerate(receivers)]
+    for number, content in ((0, b"one"), (2, b"two more"), (2, b"three")):
+        sender.sendto(content, receivers[number].getsockname())
+    reader = Reader(slots=16)
+
+    came = reader.drain(handles)
+
+    read = [(int(owner), came.data[row, : came.lengths[row]].tobytes()) for row, owner in enumerate(came.owners)]
+    assert read == [(0, b"one"), (2, b"two more"), (2, b"three")]
+    assert came.sender(0) == ("127.0.0.1", sender.getsockname()[1])
+    assert len(reader.drain(handles)) == 0
+
+
+def test_a_datagram_has_the_time_at_which_it_came_not_that_of_its_reading(ends):
+    receivers, sender = ends
+    # The kernel begins to note times a moment after the first socket asks for it; and a busy machine may be late.
+    for _attempt in range(20):
         sent_ns = time.monotonic_ns()
-        sender.sendto(b"one", receivers[0].getsockname())
-        sender.sendto(b"two more", receivers[2].getsockname())
-        sender.sendto(b"three", receivers[2].getsockname())
-        time.sleep(0.1)
-
-        came = reader.drain([(n, receiver.fileno()) for n, receiver in enumerate(receivers)])
-
-        read = [
-            (int(owner), came.data[row, : came.lengths[row]].tobytes()) for row, owner in enumerate(came.owners)
-        ]
-        assert read == [(0, b"one"), (2, b"two more"), (2, b"three")]
-        assert came.sender(0) == ("127.0.0.1", sender.getsockname()[1])
-        assert np.all(came.times_ns - sent_ns < 80_000_000)
-        assert len(reader.drain([(0, receivers[0].fileno())])) == 0
-    finally:
-        for handle in (*receivers, sender):
-            handle.close()
+        sender.sendto(b"early", receivers[0].getsockname())
+        time.sleep(0.05)
+        came = Reader(slots=4).drain([(0, receivers[0].fileno())])
+        if 0 <= came.times_ns[0] - sent_ns < 30_000_000:
+            return
+    raise AssertionError(f"read {(came.times_ns[0] - sent_ns) / 1e6:.1f} ms after it was sent, and never earlier")
 
 
 def encoded(pictures: int) -> list[tuple[int, bytes]]:
@@ -232,13 +243,17 @@ def test_counters_of_several_workers_are_added_up():
 
 def test_growth_is_told_from_noise():
     steady = [
-        {"sessions": n, "pss_mb": 300 + n % 3, "rss_mb": 310.0, "threads": 20, "tasks": 4, "files": 16}
+        {"sessions": n, "own_mb": 150 + 9 * (n > 450) + 30 * (n == 700), "threads": 20, "tasks": 4, "files": 16}
         for n in range(0, 1001, 25)
     ]
+    swelling = [{**sample, "own_mb": 150 + sample["sessions"] / 100} for sample in steady]
     leaking = [{**sample, "files": 16 + sample["sessions"] // 50} for sample in steady]
 
     assert verdict(steady)["flat"] is True
+    assert (verdict(steady)["rise_mb"], verdict(steady)["growth_per_1000"]["own_mb"]) == (9, 0)
     assert verdict(leaking)["flat"] is False
+    assert verdict(swelling)["flat"] is False
+    assert verdict(swelling)["growth_per_1000"]["own_mb"] == pytest.approx(10, abs=0.1)
     assert verdict(leaking)["growth_per_1000"]["files"] == pytest.approx(20, abs=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -20,6 +21,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 SEATS = 2
 START_S = 60.0
+LEFT_S = 5.0
 PATIENCE_S = 20.0
 """Longer than anything takes on an idle machine by a factor of ten: test machines are shared."""
 
@@ -246,3 +248,14 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Visit]]:
         for page in context.pages:
             page.goto("about:blank")
         context.close()
+    _wait_for_places(server)
+
+
+def _wait_for_places(server: Server) -> None:
+    """Returns when the server has noticed that everybody has left, so that the next test finds all places free."""
+    end_s = time.monotonic() + LEFT_S
+    while time.monotonic() < end_s:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}healthz", timeout=2) as answer:
+            if not json.load(answer)["sessions"]:
+                return
+        time.sleep(0.05)

@@ -123,7 +123,10 @@ class Report:
             lines.append(_in_step(self.sync))
         if self.soak is not None:
             flat = {True: "flat", False: "NOT FLAT", None: "too few to tell"}[self.soak["flat"]]
-            lines.append(f"{self.soak['sessions']} sessions one after another: {flat}; {self.soak['growth_per_1000']}")
+            lines.append(
+                f"{self.soak['sessions']} sessions one after another: {flat}; memory rose by {self.soak['rise_mb']} MB;"
+                f" growth per 1,000: {self.soak['growth_per_1000']}"
+            )
         for name, profile in self.profiles.items():
             first = ", ".join(f"{place} {share:.0f} %" for place, share in list(profile["places"].items())[:3])
             lines.append(f"largest costs, {name} {profile['viewers']}: {first}")
@@ -167,7 +170,7 @@ def _soak_plot(samples: Sequence[dict[str, float]]) -> np.ndarray:
         return Panel(title, {key: [(s["sessions"], s[key]) for s in samples] for key in keys}, across="sessions")
 
     return sheet([
-        [panel("memory with nobody there, MB", "pss_mb", "rss_mb"), panel("threads", "threads")],
+        [panel("memory with nobody there, MB", "pss_mb", "own_mb"), panel("threads", "threads")],
         [panel("open files", "files"), panel("tasks", "tasks")],
     ])  # fmt: skip
 

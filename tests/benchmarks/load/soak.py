@@ -5,8 +5,8 @@ Place in the flow: ``__main__`` -> ``soak`` -> samples of memory, threads, tasks
 Every session is a whole one: offer, connection, first complete picture, farewell. What is sampled is sampled while
 nobody is there, after a pause in which whatever a session left behind has had time to go.
 
-Invariants: growth is judged after a first tenth, in which caches fill; it is a slope over the rest, not a difference
-of two moments.
+Invariants: growth is judged after a first fifth, in which caches fill, and by all samples, not by two moments; of
+memory only what was allocated counts, because pages of mapped files come and go with others who use them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ PAUSE_S = 1.0
 """Longer than a session's end takes, whose connection is let go a moment after its place is free."""
 LEAST_SESSIONS = 300
 """Fewer do not tell growth from the filling of caches."""
-FLAT = {"pss_mb": 8.0, "rss_mb": 8.0, "threads": 1.0, "tasks": 1.0, "files": 1.0}
-"""So much may a figure grow over a thousand sessions and still be called flat: allocators and the noise of a sample."""
+FLAT = {"own_mb": 2.0, "threads": 1.0, "tasks": 1.0, "files": 1.0}
+"""So much may a figure grow over a thousand sessions and still be called flat."""
+MOST_RISE_MB = 32.0
+"""So much may memory have risen in all: a few steps of an allocator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +93,31 @@ def soak(setting: Setting, sessions: int) -> dict[str, Any]:
 
 
 def verdict(samples: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Growth per thousand sessions of each figure after the first tenth, and whether all are flat.
+    """Growth per thousand sessions after the first fifth, how far memory rose in all, and whether that is flat.
 
     Args:
         samples: with ``sessions`` and the figures of ``FLAT``.
     """
     last = samples[-1]["sessions"]
-    counted = [sample for sample in samples if sample["sessions"] >= last / 10]
+    counted = [sample for sample in samples if sample["sessions"] >= last / 5]
     if last < LEAST_SESSIONS or len(counted) < 3:
-        return {"growth_per_1000": None, "flat": None}
+        return {"growth_per_1000": None, "rise_mb": None, "flat": None}
     at = np.array([sample["sessions"] for sample in counted], float)
-    growth = {name: _slope(at, np.array([sample[name] for sample in counted], float)) * 1000 for name in FLAT}
-    flat = all(growth[name] * min(1.0, last / 1000) <= most for name, most in FLAT.items())
-    return {"growth_per_1000": {name: round(value, 2) for name, value in growth.items()}, "flat": flat}
+    growth = {}
+    for name in FLAT:
+        values = np.array([sample[name] for sample in counted], float)
+        growth[name] = 1000 * (_usual_step(at, values) if name == "own_mb" else _slope(at, values))
+    rise_mb = counted[-1]["own_mb"] - counted[0]["own_mb"]
+    share = min(1.0, last / 1000)
+    flat = rise_mb <= MOST_RISE_MB and all(growth[name] * share <= most for name, most in FLAT.items())
+    rounded = {name: round(value, 2) + 0.0 for name, value in growth.items()}
+    return {"growth_per_1000": rounded, "rise_mb": round(rise_mb, 1), "flat": flat}
+
+
+def _usual_step(x: np.ndarray, y: np.ndarray) -> float:
+    """The median slope from sample to sample: what every session leaves behind is in every step, and what an
+    allocator takes once, at a moment when much happened together, is in one."""
+    return float(np.median(np.diff(y) / np.diff(x)))
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> float:

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from tests.server.gateway.processes import worker_pids
-from tests.server.serving import Browser, eventually
+from tests.server.serving import Browser
 from tests.server.test_main import ROOT, environment, free_port
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.may_block_loop]
@@ -127,10 +127,11 @@ async def test_a_rolling_restart_replaces_all_a_hung_worker_is_ended_and_the_end
         async with aiohttp.ClientSession() as http, Browser() as one, Browser() as again:
             former = (await opened(http, server, one))["session_id"]
             await one.opened.wait()
-            await one.watch(5)
+            # As long as it takes until the gateway has heard of it.
+            await one.watch(50)
             server.process.send_signal(signal.SIGHUP)
-            # The process of its session is the first one to leave.
-            await eventually(lambda: one.channel.readyState == "closed", 40)
+            # Until it has left, the process of the session takes its browser back itself.
+            await asyncio.to_thread(until, lambda: former.partition("-")[0] not in server.pids, 60)
             answer = await opened(http, server, again, session_id=former)
             assert answer["resumed"] is True
             await again.watch(3)
