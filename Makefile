@@ -18,7 +18,7 @@ test: $(VENV)/.installed-dev  ## run every test, in a browser too where there is
 	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1 || echo "No Chromium found or installable: browser tests will be skipped."
 	@sh tests/browser/find-axe.sh --install >/dev/null 2>&1 || echo "No npm: accessibility will not be tested."
 	@$(BIN)/ruff check .
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --reruns 1 -r fER $(ARGS)
 
 test-browser: $(VENV)/.installed-dev  ## run only the tests in a real browser
 	@sh tests/browser/find-chromium.sh --install >/dev/null 2>&1 || echo "No Chromium found or installable: nothing can be tested."

@@ -3,16 +3,18 @@
 Place in the flow: POST /offer, /api/offer, /whep/{avatar} -> ``open_session`` -> ``Sessions.open``.
 
 Invariants: who may not come in, and what cannot be had (an avatar, a style, a model), is refused before a place is
-taken.
+taken; whoever leaves before the answer leaves no session behind.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Awaitable
 from dataclasses import replace
 
 from aiohttp import web
 
-from engine.errors import OfferInvalid
+from engine.errors import NotFound, OfferInvalid
 from server import schemas
 from server.access.gate import ACCESS
 from server.live_session import LiveSession
@@ -50,9 +52,10 @@ async def open_session(request: web.Request, wanted: schemas.Offer) -> tuple[Liv
         grant = access.returning(wanted.ticket, wishes.priority)
         wishes = replace(wishes, standing=grant.standing)
         with access.admission(grant):
-            return await sessions.open(
+            opening = sessions.open(
                 stage.known(former.avatar), wanted.sdp, wanted.type, former.mode, wishes, former.left_s()
             )
+            return await _for_somebody(request, opening)
     grant = access.grant(request, wanted.token, wanted.ticket).with_priority(wanted.priority)
     avatar = stage.known(grant.avatar_for(wanted.avatar))
     mode = stage.mode if wanted.mode is None else "say" if wanted.mode == "idle" else wanted.mode
@@ -63,4 +66,16 @@ async def open_session(request: web.Request, wanted: schemas.Offer) -> tuple[Liv
     stage.character(avatar).known_style(wishes.style)
     stage.language_models.known(wishes.language_model)
     with access.admission(grant):
-        return await sessions.open(avatar, wanted.sdp, wanted.type, mode, wishes, grant.max_session_s)
+        opening = sessions.open(avatar, wanted.sdp, wanted.type, mode, wishes, grant.max_session_s)
+        return await _for_somebody(request, opening)
+
+
+async def _for_somebody(
+    request: web.Request, opening: Awaitable[tuple[LiveSession, Description]]
+) -> tuple[LiveSession, Description]:
+    live, description = await opening
+    if request.transport is None:
+        # A page that was closed while it asked never learns the id, and the place would wait for it for seconds.
+        with contextlib.suppress(NotFound):
+            await request.app[SERVICES].sessions.close(live.id)
+    return live, description

@@ -17,6 +17,9 @@ import pytest
 
 from engine.avatar.bundle import Avatar, write_avatar
 from tests.fakes import FakeLipSync, VirtualTime, tiny_avatar
+from tests.taking_turns import pytest_runtest_protocol, pytest_xdist_make_scheduler
+
+__all__ = ["pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
 BLOCKED_CPU_S = 0.3
 """Computing this long in one callback would cost seven frames."""
@@ -29,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Decoded pictures are worth keeping from one server to the next, but not in the home of whoever runs the tests.
     os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "visavis-tests")
     config.addinivalue_line("markers", "may_block_loop: the blocked-loop guard is off for this test")
+    config.addinivalue_line("markers", "alone: it measures real time, so nothing else runs meanwhile")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,9 +40,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # no other test can run one meanwhile; last, it is in nobody's way. The quick tests come first.
     items.sort(key=lambda item: "browser" in item.path.parts)
     for item in items:
-        # Two processes share the run: each file stays together with what it prepares, and one browser is enough.
-        browser = "browser" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("browser" if browser else str(item.path)))
         function = getattr(item, "obj", None)
         if inspect.iscoroutinefunction(function):
             item.obj = _guarded(function, watch_loop=item.get_closest_marker("may_block_loop") is None)

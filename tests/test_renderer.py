@@ -220,6 +220,7 @@ async def test_close_drops_what_waits_finishes_what_began_and_is_idempotent(
                 thread in renderer._threads]  # fmt: skip
 
 
+@pytest.mark.alone
 async def test_close_does_not_wait_for_ever(
     avatar: Avatar, lipsync: FakeLipSync, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

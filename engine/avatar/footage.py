@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.array_file import open_arrays
 from engine.errors import AvatarInvalid
 from engine.types import FPS
 
@@ -79,7 +80,7 @@ def read_faces(name: str, path: Path, keys: list[str]) -> list[np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_FACES_BYTES:
                 raise invalid(name, "avatar_file_size", f"{path.name} unpacks to more than {MAX_FACES_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_arrays(path) as arrays:
             return [arrays[key].astype(np.float32) for key in keys]
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, TypeError) as error:
         wanted = ", ".join(map(repr, keys))

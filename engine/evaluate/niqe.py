@@ -23,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engine.array_file import open_arrays
 from engine.errors import InvalidInput
 
 PATCH = 96
@@ -50,7 +51,7 @@ class NaturalModel:
 @cache
 def shipped_model() -> NaturalModel:
     """The model that comes with the project."""
-    with np.load(_FILE, allow_pickle=False) as arrays:
+    with open_arrays(_FILE) as arrays:
         return NaturalModel(arrays["mean"].astype(np.float64), arrays["covariance"].astype(np.float64))
 
 

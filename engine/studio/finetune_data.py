@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engine.array_file import open_arrays
 from engine.avatar.checks import FaceChoice, choose_face
 from engine.avatar.landmarks import Face, FaceMesh, FaceTrack
 from engine.avatar.source import VideoSource
@@ -89,7 +90,7 @@ class Observed:
     @classmethod
     def load(cls, path: Path) -> Observed:
         """Reads what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as file:
+        with open_arrays(path) as file:
             return cls(**{name: file[name] for name in file.files})
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engine.array_file import open_arrays
 from engine.avatar.landmarks import EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT, POINTS, FaceMesh
 from engine.errors import BackendFailed
 from engine.studio.assets import Assets
@@ -65,7 +66,7 @@ class Likeness:
             BackendFailed: the file is missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open_arrays(path) as file:
                 return cls(file["face"].astype(np.float32), file["weights"].astype(np.float32))
         except (OSError, ValueError, KeyError) as error:
             raise BackendFailed("model_unreadable", f"{path.name} cannot be read: {error}.") from error

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.array_file import open_arrays
 from engine.errors import BackendFailed
 from engine.evaluate.lips import LIP_NUMBERS, SHUT_GAP
 from engine.types import MOUTH_SHAPES
@@ -52,7 +53,7 @@ class LipMap:
             BackendFailed: the file is missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open_arrays(path) as file:
                 return cls(file["weights"])
         except (OSError, ValueError, KeyError) as error:
             raise BackendFailed("model_unreadable", f"{path.name} cannot be read: {error}.") from error

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
@@ -192,6 +193,14 @@ class RemoteSessions:
         """The worker that an id belongs to, if it is there."""
         name = worker_of(an_id)
         return next((it for it in self._seen if it.name == name and it.state in ("ready", "draining")), None)
+
+    async def close(self, session_id: str) -> None:
+        """Ends a session; one whose worker is lost has ended. Raises NotFound ``session_not_found``."""
+        worker = self.known(session_id)
+        if worker is None or not _harmless(session_id):
+            raise _unknown()
+        with contextlib.suppress(WorkerLost):
+            await self._links.call(worker, "DELETE", f"/sessions/{session_id}")
 
     async def place(self) -> WorkerState:
         """A worker with a place. Raises Busy ``server_full``."""

@@ -133,6 +133,7 @@ async def test_partial_words_come_while_one_speaks_and_not_more_often_than_allow
     assert (await listening.finish()).text == "40 tenths"
 
 
+@pytest.mark.alone
 async def test_a_slow_network_decodes_a_turn_less_often(recogniser, network):
     network.cost_s = 0.1
     listening = recogniser.listen()
@@ -158,6 +159,7 @@ async def test_only_a_pause_ends_a_sentence_before_the_turn_ends(recogniser, net
     assert (await listening.finish()).text == "10 tenths."
 
 
+@pytest.mark.alone
 async def test_words_heard_in_the_pause_are_the_final_ones(recogniser, network):
     listening = recogniser.listen()
     listening.push(voice(1.0))

@@ -35,6 +35,7 @@ async def test_finds_what_runs_with_its_models() -> None:
         Mood(body=b"x" * 99, endless=True, between_s=0.05), Mood(first_byte_s=9), Mood(first_event_s=9),
     ],
 )  # fmt: skip
+@pytest.mark.alone
 async def test_what_is_no_language_model_is_left_alone(mood: Mood) -> None:
     async with FakeService() as other:
         other.moods["models"] = [mood]
@@ -50,6 +51,7 @@ async def test_a_server_without_models_that_writes_null_is_found() -> None:
         assert await discover(ports={ollama.port: "Ollama"}) == [Found("Ollama", ollama.url, ())]
 
 
+@pytest.mark.alone
 async def test_all_are_asked_at_the_same_time() -> None:
     async with FakeService() as one, FakeService() as two, FakeService() as three:
         for fake in (one, two, three):

@@ -108,6 +108,7 @@ async def test_a_failure_that_stays_is_reported_at_once(fake: FakeService, mood:
     assert len(fake.requests) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("mood", "code", "within_s"),
     [
@@ -165,6 +166,7 @@ async def test_a_connection_that_is_hung_up_is_tried_again(fake: FakeService) ->
         assert len(await chat(service)) == 9
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("form", ["seconds", "date"])
 async def test_waits_as_long_as_the_service_asks(fake: FakeService, form: str) -> None:
     date = format_datetime(datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2), usegmt=True)

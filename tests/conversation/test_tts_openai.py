@@ -73,6 +73,7 @@ async def test_there_is_a_pause_between_sentences_and_none_behind_the_last(voice
     assert len(last[1]) == 24 * 60 * 4
 
 
+@pytest.mark.alone
 async def test_the_first_sound_does_not_wait_for_the_rest(fake, voice):
     fake.moods["speech"] = [Mood(between_s=0.02)]
     started_s = time.perf_counter()

@@ -16,6 +16,8 @@ from engine.types import Event
 from tests.server.fakes import FLASH_EVERY
 from tests.server.serving import Browser, Server, eventually, serve
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 async def start(aiohttp_client):

@@ -57,7 +57,7 @@ class Server:
         return (await response.json())["session_id"]
 
 
-class _AsInProduction(TestServer):
+class AsInProduction(TestServer):
     """aiohttp's own test server cancels handlers whose client went away, which a real one does not."""
 
     async def _make_runner(self, **options: Any):
@@ -67,7 +67,7 @@ class _AsInProduction(TestServer):
 async def serve(aiohttp_client, stage: FakeStage | None = None, **options: Any) -> Server:
     config = Config(**options)
     stage = stage or FakeStage(config)
-    client = await aiohttp_client(_AsInProduction(create_app(config, stage)))
+    client = await aiohttp_client(AsInProduction(create_app(config, stage)))
     return Server(client, stage)
 
 

@@ -480,6 +480,32 @@ async def test_a_full_server_says_when_to_come_back(aiohttp_client):
     await server.end()
 
 
+async def test_whoever_leaves_before_the_answer_leaves_no_session_behind(aiohttp_client, monkeypatch):
+    server = await serve(aiohttp_client, max_sessions=1)
+    asked, go_on, create = asyncio.Event(), asyncio.Event(), server.stage.create_session
+
+    async def slow(*wanted):
+        asked.set()
+        await go_on.wait()
+        return await create(*wanted)
+
+    monkeypatch.setattr(server.services.sessions, "_create", slow)
+    async with Browser() as browser:
+        offer = await browser.offer()
+    async with aiohttp.ClientSession() as closed_page:
+        url = server.client.make_url("/offer")
+        leaving = asyncio.create_task(closed_page.post(url, json=offer), name="leaving")
+        await asked.wait()
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    await asyncio.sleep(0.1)
+    assert server.services.sessions.taken == 1
+    go_on.set()
+    await eventually(lambda: server.stage.sessions and server.services.sessions.taken == 0, 5)
+    assert server.session.closed.is_set()
+    await server.end()
+
+
 async def test_offers_at_the_same_moment_never_share_the_last_place(aiohttp_client):
     server = await serve(aiohttp_client, max_sessions=2)
     async with Browser() as browser:

@@ -176,6 +176,7 @@ async def test_closing_waits_for_the_picture_that_is_being_encoded_and_drops_the
     await pool.aclose()
 
 
+@pytest.mark.alone
 async def test_closing_does_not_wait_for_ever_nor_block_the_loop(monkeypatch):
     monkeypatch.setattr(encoder_module, "CLOSE_TIMEOUT_S", 0.2)
     pool = EncoderPool(video_threads=1)

@@ -64,6 +64,7 @@ async def test_everybody_gets_the_very_same_parcels_from_a_key_frame_on(fan):
     await fan.aclose()
 
 
+@pytest.mark.alone
 async def test_picture_and_sound_have_the_same_clock(fan):
     pictures, sounds = Taker(), Taker()
     fan.subscribe("VP8", pictures)
@@ -86,6 +87,7 @@ async def test_however_many_join_key_frames_stay_apart(fan):
     await fan.aclose()
 
 
+@pytest.mark.alone
 async def test_one_who_asks_without_end_is_heard_ever_more_seldom(fan):
     good, bad = Taker(), Taker()
     fan.subscribe("VP8", good)

@@ -68,6 +68,7 @@ async def test_its_headers_are_those_of_a_sessions_own_encoder(pool, hurried):
     assert len(mine) == 2 and mine == headers(Decoder("H264").data(loop.at(0)))
 
 
+@pytest.mark.alone
 async def test_it_is_made_once_for_all_and_the_caller_never_waits(pool, monkeypatch):
     made = []
     make = IdleLoops._make

@@ -11,6 +11,8 @@ from aiortc.mediastreams import MediaStreamError
 from server.pacing import PacedParcels
 from server.rtp import Parcel
 
+pytestmark = pytest.mark.alone
+
 PARCEL = Parcel((b"x",))
 
 

@@ -176,6 +176,7 @@ async def test_a_change_of_size_starts_a_new_encoder_with_a_key_frame(pool):
     await track.aclose()
 
 
+@pytest.mark.alone
 async def test_sound_and_picture_of_one_frame_leave_together(pool):
     session = FakeSession()
     await session.start()

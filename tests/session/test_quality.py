@@ -62,6 +62,7 @@ def brightened(frame: AvatarFrame, avatar: Avatar) -> float:
     return float(frame.image[24:40, :10].mean() - own[24:40, :10].mean())
 
 
+@pytest.mark.alone
 def test_session_keeps_its_rate_while_the_restorer_is_slow_and_gets_its_quality_back(tmp_path: Path) -> None:
     # In a process of its own: what other tests left to be collected holds up all threads of this one.
     options = ["--seconds=9", "--slow-from=1.5", "--slow-for=2.5", "--patience=0.5", f"--output={tmp_path / 'trace'}"]

@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engine.array_file import open_arrays
 from engine.errors import BackendFailed
 from engine.types import MOUTH_SHAPES
 
@@ -134,7 +135,7 @@ class MouthInside:
             BackendFailed: the file is missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open_arrays(path) as file:
                 drop_d, rest_d, edge_d = (float(file[name]) for name in ("drop_d", "rest_d", "edge_d"))
                 return cls(file["upper"], file["lower"], drop_d, rest_d, TILE_PER_D, edge_d)
         except (OSError, ValueError, KeyError) as error:

@@ -105,6 +105,7 @@ async def test_the_event_loop_goes_on_while_a_block_is_changed():
     assert ticks > 5
 
 
+@pytest.mark.alone
 async def test_cancelling_waits_for_no_block():
     def slow(block: np.ndarray) -> np.ndarray:
         time.sleep(0.5)

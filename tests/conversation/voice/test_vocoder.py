@@ -112,6 +112,7 @@ def test_every_rate_of_a_voice_can_be_changed(rate: int):
     assert moved_by(before, after, rate) == pytest.approx(4, abs=0.2)
 
 
+@pytest.mark.alone
 def test_it_is_faster_than_speech():
     samples, began = vowel(3), time.process_time()
     changed(samples, RATE, 4, 2)

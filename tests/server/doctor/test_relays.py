@@ -107,6 +107,7 @@ async def test_a_server_that_keeps_silent_is_given_up(monkeypatch):
     assert found.verdict == "problem" and "does not answer" in found.said
 
 
+@pytest.mark.alone
 async def test_several_are_asked_at_the_same_time(monkeypatch):
     monkeypatch.setattr(relays, "_TIMEOUT_S", 0.5)
     async with answering(silent=True) as port:

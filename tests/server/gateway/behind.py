@@ -19,7 +19,7 @@ from server.worker.internal import DESK, fullness
 from server.worker.relay import RelayMemory
 from server.worker.serve import create_worker
 from tests.server.fakes import FakeStage
-from tests.server.serving import Browser
+from tests.server.serving import AsInProduction, Browser
 
 SECRET = "not to be guessed"
 
@@ -39,7 +39,7 @@ class Workers:
         self.stages[name] = stage = FakeStage(config)
         stage.cards["tiny"] = dataclasses.replace(stage.cards["ada"], name="tiny", title="Tiny")
         self.apps[name] = app = create_worker(config, stage, name=name, secret=SECRET)
-        self.servers[name] = TestServer(app)
+        self.servers[name] = AsInProduction(app)
         await self.servers[name].start_server()
 
     async def remember(self) -> None:
@@ -110,5 +110,5 @@ async def stand(aiohttp_client: Any, avatars_dir: Path, *names: str, **options: 
     fleet = Workers()
     for name in names:
         await fleet.start(config, name)
-    client = await aiohttp_client(await create_gateway(config, fleet, fleet.memory))
+    client = await aiohttp_client(AsInProduction(await create_gateway(config, fleet, fleet.memory)))
     return Behind(client, fleet)

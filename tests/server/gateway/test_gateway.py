@@ -6,6 +6,7 @@ import asyncio
 import io
 import shutil
 import wave
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -15,7 +16,7 @@ from engine.conversation.history import Line
 from server.services import SERVICES
 from server.worker.wire import SECRET_HEADER
 from tests.server.gateway.behind import SECRET, Behind, stand
-from tests.server.serving import Browser
+from tests.server.serving import Browser, eventually
 
 
 @pytest.fixture
@@ -175,6 +176,30 @@ async def test_a_full_house_is_told_and_a_line_forms(behind: Behind):
         refused = await behind.client.post("/offer", json={**await e.offer(), "ticket": ""})
         assert refused.status == 503
         assert (await refused.json())["queue"]["position"] == 1
+
+
+async def test_whoever_leaves_before_the_answer_leaves_no_session_behind(behind: Behind):
+    async with behind, Browser() as browser:
+        offer = await browser.offer()
+        asked, go_on = asyncio.Event(), asyncio.Event()
+        for name, app in behind.fleet.apps.items():
+
+            async def slow(*wanted: Any, create: Any = behind.fleet.stages[name].create_session) -> Any:
+                asked.set()
+                await go_on.wait()
+                return await create(*wanted)
+
+            app[SERVICES].sessions._create = slow
+        async with aiohttp.ClientSession() as closed_page:
+            url = behind.client.make_url("/offer")
+            leaving = asyncio.create_task(closed_page.post(url, json=offer), name="leaving")
+            await asked.wait()
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+        await asyncio.sleep(0.1)
+        go_on.set()
+        await eventually(lambda: any(stage.sessions for stage in behind.fleet.stages.values()), 5)
+        await eventually(lambda: not any(app[SERVICES].sessions.taken for app in behind.fleet.apps.values()), 5)
 
 
 async def test_a_lost_session_goes_on_elsewhere_once(behind: Behind):

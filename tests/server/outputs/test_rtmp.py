@@ -90,6 +90,7 @@ def test_sound_keeps_its_place_over_a_gap():
     assert len(encoder.config) >= 2
 
 
+@pytest.mark.alone
 async def test_a_stream_has_headers_then_pictures_and_sound_by_one_clock_and_a_key_frame_every_two_seconds(face):
     async with RtmpReceiver() as server:
         running = start(face, server.url)
@@ -218,6 +219,7 @@ async def test_what_speaks_no_rtmp_is_told_so(rubbish):
     assert refused.value.code in ("publish_refused", "publish_unreachable")
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not is_installed(), reason="nginx with libnginx-mod-rtmp is not installed")
 async def test_a_viewer_of_nginx_sees_and_hears_at_the_same_time_and_survives_its_restart(face, tmp_path):
     with Nginx(tmp_path) as nginx:

@@ -27,6 +27,7 @@ def state(running) -> str:
     return running.output.to_dict()["state"]
 
 
+@pytest.mark.alone
 async def test_a_receiver_gets_pictures_and_sound_together(face):
     async with WhipReceiver() as receiver:
         running = start(face, receiver.url)
