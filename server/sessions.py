@@ -336,7 +336,10 @@ class Sessions:
             left_s = live.end_s - time.monotonic()
             if left_s <= 0:
                 live.end(EndReason.TOO_LONG)
-            elif live.peer.ended.done() and not live.joining.locked():
+            elif live.peer.ended.done() and live.joining.locked():
+                # Somebody is taking over, and tells when that is done.
+                await live.news(min(left_s, CLOSE_TIMEOUT_S))
+            elif live.peer.ended.done():
                 await self._wait_for_return(live, left_s)
             else:
                 live.peer.ended.add_done_callback(lambda _: live.tell())

@@ -17,7 +17,7 @@ import pytest
 
 from engine.avatar.bundle import Avatar, write_avatar
 from tests.fakes import FakeLipSync, VirtualTime, tiny_avatar
-from tests.taking_turns import pytest_runtest_protocol, pytest_xdist_make_scheduler
+from tests.taking_turns import order, pytest_runtest_protocol, pytest_xdist_make_scheduler
 
 __all__ = ["pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
@@ -36,9 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Playwright's synchronous interface keeps an event loop running in the main thread until its fixture ends, and
-    # no other test can run one meanwhile; last, it is in nobody's way. The quick tests come first.
-    items.sort(key=lambda item: "browser" in item.path.parts)
+    order(items)
     for item in items:
         function = getattr(item, "obj", None)
         if inspect.iscoroutinefunction(function):

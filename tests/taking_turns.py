@@ -22,12 +22,30 @@ from typing import Any
 import pytest
 
 LOCKS = Path(tempfile.gettempdir()) / "visavis-tests"
+LONGEST = ("browser", "integration", "server")
+"""Folders whose files take longest."""
+
+
+def order(items: list[pytest.Item]) -> None:
+    """The quick tests first; where several processes share the run, the long ones, so that none is left over."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((at for at, name in enumerate(LONGEST) if name in item.path.parts), len(LONGEST))
+
+    items.sort(key=rank, reverse=not _is_shared())
+
+
+def _is_shared() -> bool:
+    return "PYTEST_XDIST_WORKER" in os.environ
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Gives out files whole, and the folder of browser tests as if it were one."""
     from xdist.scheduler import LoadScopeScheduling
+
+    # As they were ordered, not those first that hold most tests.
+    config.option.loadscopereorder = False
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
@@ -40,7 +58,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Waits for this test's turn."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if not _is_shared():
         return (yield)
     with _turn(alone=item.get_closest_marker("alone") is not None):
         return (yield)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from engine.errors import ConfigInvalid
 
 logger = logging.getLogger(__name__)
+
+AGAIN_S = 5.0
+"""When a file that could not be read is tried again, changed or not: what was wrong may lie around it."""
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -35,21 +40,24 @@ class Records(Generic[R]):
         self._path = path
         self._adapter = TypeAdapter(list[kind])  # type: ignore[valid-type]
         self._seen: tuple[int, ...] | None = None
+        self._again_s = math.inf
         self._records: list[R] = []
 
     def current(self) -> list[R]:
         """The list as it is now; empty, with a line in the log, when the file cannot be read. Costs one ``stat``."""
         try:
             found = self._path.stat()
-            stamp: tuple[int, ...] = (found.st_mtime_ns, found.st_size, found.st_ino)
+            # The last one tells of new permissions too.
+            stamp: tuple[int, ...] = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns)
         except OSError:
             stamp = ()
-        if stamp != self._seen:
-            self._seen = stamp
+        if stamp != self._seen or time.monotonic() >= self._again_s:
+            self._seen, self._again_s = stamp, math.inf
             try:
                 self._records = self.load()
             except ConfigInvalid as error:
                 self._records = []
+                self._again_s = time.monotonic() + AGAIN_S
                 logger.error("%s", error.message)
         return self._records
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from engine.types import Event
+from server.live_session import LiveSession
+from server.peer import Peer
 from tests.server.serving import Browser, Server, eventually, serve
 
 HEARTBEAT_S = 0.5
@@ -81,6 +84,29 @@ async def test_a_browser_takes_its_session_to_a_new_connection_before_the_old_on
         await again.watch(15)
         assert len(browser.pictures) <= seen + 5, "frames go to one of them"
         assert server.services.sessions.lives(session_id)
+    await server.end()
+
+
+async def test_a_slow_new_connection_costs_nothing_while_it_is_made(server, monkeypatch):
+    allow(server, heartbeat_timeout_s=30.0)
+    looks, news, answer = [], LiveSession.news, Peer.answer
+
+    async def counted(live: LiveSession, timeout_s: float) -> None:
+        looks.append(timeout_s)
+        await news(live, timeout_s)
+
+    async def slow(*asked: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return await answer(*asked)
+
+    async with Browser() as browser, Browser() as again:
+        session_id = await server.offer(browser)
+        await browser.watch(3)
+        monkeypatch.setattr(LiveSession, "news", counted)
+        monkeypatch.setattr(Peer, "answer", slow)
+        assert await server.offer(again, session_id=session_id) == session_id
+        await again.watch(3)
+        assert 0 < len(looks) < 20, "it is told of, not looked for"
     await server.end()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import ConfigInvalid, InvalidInput, NotFound
 from server.access import keys as keys_module
+from server.access import records as records_module
 from server.access.embeds import Embeds, origin_of
 from server.access.keys import ApiKeys
 
@@ -71,6 +72,43 @@ def test_commands_at_the_same_moment_lose_nothing(tmp_path: Path):
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda n: ApiKeys(tmp_path).create(f"key {n}"), range(24)))
     assert {ApiKeys(tmp_path).find(key).name for key in made} == {f"key {n}" for n in range(24)}
+
+
+def test_a_file_that_could_not_be_read_for_a_while_lets_in_again(tmp_path: Path, monkeypatch):
+    keys = ApiKeys(tmp_path)
+    key = keys.create("shop")
+    read, clock = Path.read_bytes, [1000.0]
+    monkeypatch.setattr(records_module.time, "monotonic", lambda: clock[0])
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert ApiKeys(tmp_path).find(key) is None
+    server = ApiKeys(tmp_path)
+    assert server.find(key) is None
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert server.find(key) is None, "not tried at every request"
+    clock[0] += records_module.AGAIN_S
+    assert server.find(key).name == "shop"
+
+
+def test_new_permissions_are_noticed_at_once(tmp_path: Path, monkeypatch):
+    server = ApiKeys(tmp_path)
+    key = server.create("shop")
+    read = Path.read_bytes
+
+    def as_permitted(path: Path) -> bytes:
+        if not path.stat().st_mode & 0o400:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    # Whoever runs the tests may be root, who may read everything.
+    monkeypatch.setattr(Path, "read_bytes", as_permitted)
+    (tmp_path / "keys.json").chmod(0o000)
+    assert server.find(key) is None
+    (tmp_path / "keys.json").chmod(0o600)
+    assert server.find(key).name == "shop"
 
 
 def test_a_broken_file_lets_nobody_in_and_is_not_overwritten(tmp_path: Path, caplog):
