@@ -145,17 +145,24 @@ class Feed:
         """Whether it has yet to get its first key frame."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when no more will come."""
-        self._asked_s = -QUIET_S
+        self._asked_s = self._heard_s = -math.inf
         self._patience_s = 0.0
 
     def request_key_frame(self) -> None:
         """Asks for a picture that a decoder can start at, because packets were lost."""
-        now_s = time.monotonic()
-        silent_s = now_s - self._asked_s
-        if self.is_waiting or self.ended.done() or silent_s < self._patience_s:
+        if self.is_waiting or self.ended.done():
             return
-        self._patience_s = LOSS_GAP_S if silent_s >= QUIET_S else min(2 * self._patience_s, LONGEST_PATIENCE_S)
+        now_s = time.monotonic()
+        # By every request, heard or not: who is kept waiting and goes on asking has not been quiet.
+        was_quiet = now_s - self._asked_s >= QUIET_S
         self._asked_s = now_s
+        if was_quiet:
+            self._patience_s = LOSS_GAP_S
+        elif now_s - self._heard_s >= self._patience_s:
+            self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
+        else:
+            return
+        self._heard_s = now_s
         self._source.want_key_frame(LOSS_GAP_S)
 
     def close(self) -> None:

@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import av
-import cv2
 import numpy as np
 
 from engine.avatar.body import Pose
@@ -217,7 +216,8 @@ class IdleLoops:
         while (order := self._orders.get()) is not None and not self._closed.is_set():
             try:
                 loop = self._read_or_make(order)
-            except (av.FFmpegError, cv2.error, ValueError, IndexError):
+            except Exception:
+                # Whatever it is: there is one thread for the loops of all avatars.
                 logger.exception("an idle loop could not be encoded; its sessions encode themselves")
                 continue
             if loop is not None:

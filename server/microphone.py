@@ -51,7 +51,11 @@ class LatestFirst:
             if behind <= MAX_LATE_PACKETS:
                 return False, None
         self._last = packet.sequence_number
-        return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)  # type: ignore[attr-defined]
+        data: bytes = packet._data  # type: ignore[attr-defined]
+        if not data:
+            # Padding alone. To libav's decoder no data is the end of the stream, after which it takes nothing more.
+            return False, None
+        return False, JitterFrame(data=data, timestamp=packet.timestamp)
 
 
 def skip_jitter_buffer(receiver: RTCRtpReceiver) -> bool:

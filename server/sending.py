@@ -12,7 +12,8 @@ Invariants:
     * ``send`` never waits, so one loop can serve any number of viewers;
     * sender reports tell when the last parcel was due, not when it left: a browser aligns sound and picture by them,
       and both are due by one clock;
-    * what was sent in the last second or two can be asked for again, at a bounded rate.
+    * what was sent in the last second or two can be asked for again, at a bounded rate;
+    * no report of the other side, however malformed, ends a connection.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any, Protocol
 from aiortc import RTCPeerConnection, RTCRtpSender
 from aiortc.codecs import is_rtx
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtcdtlstransport import State
+from aiortc.rtcdtlstransport import RTCDtlsTransport, State
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpSendParameters
 from aiortc.rtp import RtcpByePacket, RtcpSdesPacket, RtcpSenderInfo, RtcpSourceInfo, RtcpSrPacket
 
@@ -125,6 +126,7 @@ def take_over(
         if not streams:
             streams.append(RtpStream(sender, parameters))
             sender._retransmit = streams[0].retransmit  # type: ignore[method-assign]
+            _bear_reports(sender.transport)
         await begin(parameters)
 
     async def run_rtp(codec: RTCRtpCodecParameters) -> None:
@@ -156,6 +158,8 @@ def take_over(
     for name in ("_run_rtp", "_run_rtcp", "_retransmit", "_send_rtcp"):
         if not callable(getattr(sender, name)):
             raise AttributeError(f"aiortc's RTCRtpSender.{name} is gone")
+    if not callable(sender.transport._handle_rtcp_data):
+        raise AttributeError("aiortc's RTCDtlsTransport._handle_rtcp_data is gone")
     sender.send = send  # type: ignore[method-assign]
     sender._run_rtp = run_rtp  # type: ignore[method-assign]
     sender._run_rtcp = run_rtcp  # type: ignore[method-assign]
@@ -254,14 +258,19 @@ class RtpStream:
             self._report(now_s, late_s, rtp_timestamp)
 
     async def retransmit(self, sequence_number: int) -> None:
-        """Sends a packet again that did not arrive; nothing when it is too old or too many are wanted."""
+        """Sends a packet again that did not arrive; nothing when it is too old or too many are wanted.
+
+        Args:
+            sequence_number: of the packet; what is beyond 16 bits does not count.
+        """
         now_s = time.time()
         if now_s - self._again_s >= 1.0:
             self._again_s, self._again = now_s, 0
         self._again += 1
         if self._again > RETRANSMISSIONS_PER_S:
             return
-        sequence = sequence_number
+        # aiortc adds to the first number of a report without coming round after 65535.
+        sequence = sequence_number & 0xFFFF
         found = next((sent for sent in reversed(self._history) if (sequence - sent[0]) & 0xFFFF < len(sent[2])), None)
         if found is None:
             return
@@ -326,6 +335,25 @@ class RtpStream:
         packet = self._transport._tx_srtp.protect_rtcp(report)
         self._reach().send([packet])
         self._count(0, 0, len(packet))
+
+
+def _bear_reports(transport: RTCDtlsTransport) -> None:
+    """Has a connection outlive whatever the other side reports; idempotent.
+
+    aiortc lets what goes wrong over a report (a bitrate for more streams than it lists, say) end the transport.
+    """
+    if "_handle_rtcp_data" in vars(transport):
+        return
+    handle = transport._handle_rtcp_data
+
+    async def bear(data: bytes) -> None:
+        try:
+            await handle(data)
+        except Exception:
+            # No louder: the other side decides how often it happens.
+            logger.debug("a report could not be used", exc_info=True)
+
+    transport._handle_rtcp_data = bear  # type: ignore[method-assign]
 
 
 def _inside(owner: object, *names: str) -> dict[str, Any]:

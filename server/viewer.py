@@ -74,10 +74,10 @@ class Viewer:
         description = await signaling.answer(self._connection, offer, codec, video, audio, hears=False)
         for transceiver in self._connection.getTransceivers():
             if transceiver.sender.track is video:
-                # Should no more pictures come, the viewer had better connect anew.
+                # Should no more pictures come, or no more sound, the viewer had better connect anew.
                 send_fan(transceiver.sender, self._fan, codec, on_end=self.end)
             elif audio is not None and transceiver.sender.track is audio:
-                send_fan(transceiver.sender, self._fan, "opus")
+                send_fan(transceiver.sender, self._fan, "opus", on_end=self.end)
         return description
 
     def check(self) -> None:

@@ -137,19 +137,23 @@ class RtmpConnection:
         self._message(kind, payload, time_ms, self._stream)
 
     async def aclose(self) -> None:
-        """Says goodbye and closes; bounded in time, idempotent."""
+        """Says goodbye and closes; bounded in time, idempotent. Cancellation closes without waiting."""
         if self._stream and not self.ended.done() and not self._writer.is_closing():
             self._command("deleteStream", 0, None, self._stream)
         self._end("closed")
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
-        self._writer.close()
         try:
+            if self._reading is not None:
+                self._reading.cancel()
+                await asyncio.wait([self._reading])
+            self._writer.close()
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._writer.wait_closed()
         except (OSError, TimeoutError):
             self._writer.transport.abort()
+        except BaseException:
+            # Until the server took what waits, which it may never do, the socket would be there.
+            self._writer.transport.abort()
+            raise
 
     async def _begin(self, address: Address) -> None:
         await self._shake_hands()

@@ -56,22 +56,29 @@ class WhipDelivery:
 
     async def deliver(self, shown: Shown, live: Callable[[], None]) -> None:
         """As ``Delivery`` has it."""
-        servers = [*self._ice_servers(), *self._recommended]
+        # For one connection: should it fail for their sake, the next goes without them.
+        recommended, self._recommended = self._recommended, ()
+        servers = [*self._ice_servers(), *recommended]
         configuration = signaling.rtc_configuration(servers)
         configuration.bundlePolicy = RTCBundlePolicy.MAX_BUNDLE
         connection = RTCPeerConnection(configuration)
         published: Published | None = None
         try:
-            changed = asyncio.Event()
+            changed, over = asyncio.Event(), asyncio.Event()
+
+            def end() -> None:
+                over.set()
+                changed.set()
+
             connection.on("connectionstatechange", changed.set)
-            offer = await _offer(connection, shown)
+            offer = await _offer(connection, shown, end)
             published = await self._client.publish(offer)
             # They come too late for this connection, whose candidates stand in the offer, and help the next.
             self._recommended = published.ice_servers
             await _accept(connection, published.answer)
             await _connected(connection, changed)
             live()
-            await self._watch(connection, changed)
+            await self._watch(connection, changed, over)
         finally:
             self._sent_before, self._sent = self._sent_before + self._sent, 0
             await asyncio.gather(
@@ -79,8 +86,13 @@ class WhipDelivery:
                 return_exceptions=True,
             )  # fmt: skip
 
-    async def _watch(self, connection: RTCPeerConnection, changed: asyncio.Event) -> None:
-        """Returns when the connection is over.
+    async def _watch(self, connection: RTCPeerConnection, changed: asyncio.Event, over: asyncio.Event) -> None:
+        """Waits until the connection is of no more use.
+
+        Args:
+            connection: which.
+            changed: set when its state has changed, or with the next.
+            over: set when there is no more to send.
 
         Raises:
             BackendFailed: ``publish_lost``.
@@ -88,6 +100,8 @@ class WhipDelivery:
         loop = asyncio.get_running_loop()
         received, heard_s = -1, loop.time()
         while connection.connectionState == "connected":
+            if over.is_set():
+                raise BackendFailed("publish_lost", "The session's pictures or its sound ended.")
             changed.clear()
             try:
                 async with asyncio.timeout(LOOK_S):
@@ -103,15 +117,24 @@ class WhipDelivery:
         raise BackendFailed("publish_lost", "The endpoint closed the connection.")
 
 
-async def _offer(connection: RTCPeerConnection, shown: Shown) -> str:
-    """Offers pictures and sound, complete with all candidates, since nothing is added later."""
+async def _offer(connection: RTCPeerConnection, shown: Shown, end: Callable[[], None]) -> str:
+    """Offers pictures and sound, complete with all candidates, since nothing is added later.
+
+    Args:
+        connection: new.
+        shown: what is sent.
+        end: called when no more will come of either.
+
+    Returns:
+        The session description.
+    """
     signaling.allow_loopback_only_hosts()
     for kind in ("audio", "video"):
         transceiver = connection.addTransceiver(_Placeholder(kind), direction="sendonly")
         transceiver.setCodecPreferences(
             [codec for codec in RTCRtpSender.getCapabilities(kind).codecs if codec.mimeType in _CODECS]
         )
-        send_fan(transceiver.sender, shown.fan, "opus" if kind == "audio" else "H264", KEY_FRAME_S)
+        send_fan(transceiver.sender, shown.fan, "opus" if kind == "audio" else "H264", KEY_FRAME_S, on_end=end)
     await connection.setLocalDescription(await connection.createOffer())
     # RFC 9725, 4.4.1: one transport for everything, and said so.
     return connection.localDescription.sdp.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n")

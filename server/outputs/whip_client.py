@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from engine.conversation.retry_after import retry_after_s
 from engine.errors import BackendFailed, Busy
@@ -126,16 +127,25 @@ async def _read(answer: aiohttp.ClientResponse, url: str) -> Published:
 
 
 def ice_servers(links: Iterable[str]) -> list[dict[str, str]]:
-    """STUN and TURN servers among ``Link`` headers (RFC 9725, 4.6), in a browser's own form."""
+    """STUN and TURN servers among ``Link`` headers (RFC 9725, 4.6) that can be used, in a browser's own form."""
     found = []
     for target, rest in (match.groups() for header in links for match in _LINK.finditer(header)):
         about: Mapping[str, Any] = {
             name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
             for name, quoted, plain in _PARAMETER.findall(rest)
         }
-        if about.get("rel") == "ice-server" and re.match(r"(stun|turn)s?:", target):
+        if about.get("rel") == "ice-server" and _is_readable(target):
             server = {"urls": target}
             if "username" in about and "credential" in about:
                 server |= {"username": about["username"], "credential": about["credential"]}
             found.append(server)
     return found
+
+
+def _is_readable(uri: str) -> bool:
+    """Whether aiortc can make anything of a server's address; one that it cannot read fails the whole connection."""
+    try:
+        parse_stun_turn_uri(uri)
+    except ValueError:
+        return False
+    return True

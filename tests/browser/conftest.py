@@ -110,6 +110,17 @@ class Visit:
         self.until(LIVE)
         return self
 
+    def soon_shows(self, selector: str, text: str) -> None:
+        """From now on ``window.shown`` tells whether an element has had a text, however briefly."""
+        self.js(
+            """([selector, text]) => {
+                const element = document.querySelector(selector);
+                new MutationObserver(() => (window.shown ||= element.textContent === text))
+                    .observe(element, { childList: true, characterData: true, subtree: true });
+            }""",
+            [selector, text],
+        )
+
     def choose(self, control: str, value: str) -> None:
         """Sets a control of the settings as a hand does."""
         self.js(
@@ -125,12 +136,12 @@ class Visit:
         """Sound energy received so far; grows only while something is heard."""
         return float(self.js("visavis.stats().then(s => s.audio_energy ?? 0)"))
 
-    def until_silent(self, timeout_s: float = PATIENCE_S) -> None:
-        """Waits for half a second without sound: a machine that stalls stretches the end of what was said."""
+    def until_silent(self, timeout_s: float = PATIENCE_S, quiet_s: float = 0.5) -> None:
+        """Waits for a while without sound: a machine that stalls stretches the end of what was said."""
         end_s = time.monotonic() + timeout_s
         before = self.energy()
         while True:
-            time.sleep(0.5)
+            time.sleep(quiet_s)
             now = self.energy()
             if now - before < 1e-5:
                 return
@@ -209,6 +220,7 @@ def hosted(browser: Any, server: Server) -> Iterator[Any]:
 
     with hosting(browser, server) as opened:
         yield opened
+    wait_for_places(server)
 
 
 @pytest.fixture
@@ -249,10 +261,10 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Visit]]:
         for page in context.pages:
             page.goto("about:blank")
         context.close()
-    _wait_for_places(server)
+    wait_for_places(server)
 
 
-def _wait_for_places(server: Server) -> None:
+def wait_for_places(server: Server) -> None:
     """Returns when the server has noticed that everybody has left, so that the next test finds all places free."""
     end_s = time.monotonic() + LEFT_S
     while time.monotonic() < end_s:

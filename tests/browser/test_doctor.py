@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 DONE = "!document.getElementById('again').disabled"
-DONE_S = 40.0
+DONE_S = 150.0
 """The server measures its speed meanwhile, and test machines are shared."""
 
 HERE = {
@@ -43,8 +43,10 @@ def test_browser_way_and_server_are_looked_at(visit):
     visited = visit("doctor")
     visited.until(DONE, DONE_S)
     found = verdicts(visited.page)
-    for check in ("secure_context", "webrtc", "codecs", "clock", "microphone", "connection", "first_picture"):
+    for check in ("secure_context", "webrtc", "codecs", "clock", "microphone", "connection"):
         assert found[check] == "ok", check
+    # It came; the server measures its own speed meanwhile, and later than 2.5 s is a warning.
+    assert found["first_picture"] in ("ok", "warning")
     assert found["python"] == found["avatars"] == found["udp"] == found["port"] == "ok"
     assert "problem" not in found.values()
     assert not visited.complaints
@@ -85,8 +87,9 @@ def test_the_sound_is_asked_for_after_it_was_played(examined):
 
 def test_the_report_that_is_copied_holds_everything_and_no_address(examined, server):
     visited = examined(script="navigator.clipboard.writeText = async (text) => { window.copied = text; };")
+    visited.soon_shows("#copy-label", "Copied")
     visited.page.click("#copy")
-    visited.until("document.getElementById('copy-label').textContent === 'Copied'")
+    visited.until("window.shown")
     text = visited.js("copied")
     assert "This browser\n" in text and "warning  <b>Slow</b>.\n           -> Wait." in text
     assert server.url not in text and "127.0.0.1" not in text

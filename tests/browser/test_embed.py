@@ -171,7 +171,7 @@ def test_two_portraits_on_one_page_do_not_mix(hosted):
     page.until_told("ready", "other")
     assert outcome(page, "Promise.all([head.start(), other.start()])")[0] == "done"
     assert outcome(page, "other.say('It is only me who speaks.')")[0] == "done"
-    page.until("other.speaking")
+    page.until_told("speaking", "other", speaking=True)
     assert not page.js("head.speaking")
     assert page.until_told("avatar_transcript", "other")["text"] == "It is only me who speaks."
     assert page.told("avatar_transcript") == []
@@ -247,6 +247,7 @@ def test_bubble_opens_talks_and_closes(hosted, server, screen):
     frame.press("#bubble", "Enter")
     page.until_told("bubble", open=True)
     page.until_told("state", state="live")
+    page.until_true(lambda: element.bounding_box()["height"] > 480, "the open bubble")
     page.page.wait_for_timeout(300)
     opened = element.bounding_box()
     assert opened["x"] >= 0 and opened["y"] >= 0 and opened["height"] > 480

@@ -40,8 +40,9 @@ def test_it_copies_and_gives_the_keyboard_back(visit):
     visited.page.context.grant_permissions(
         ["clipboard-read", "clipboard-write"], origin=visited.page.url.rstrip("/")
     )
+    visited.soon_shows("#embed-copy", "Copied")
     visited.page.click("#embed-copy")
-    visited.until("document.querySelector('#embed-copy').textContent === 'Copied'")
+    visited.until("window.shown")
     assert visited.js("navigator.clipboard.readText()") == visited.js(
         "document.querySelector('#embed-code').textContent"
     )

@@ -13,6 +13,7 @@ def test_two_tabs_have_a_session_each_and_do_not_hear_one_another(visit):
     first.page.fill("#text", "This is said in the first tab only.")
     first.page.keyboard.press("Enter")
     first.until("!document.querySelector('#captions').hidden")
+    first.until("visavis.stats().then((s) => (s.audio_energy ?? 0) > 1e-3)")
     first.until_silent()
     assert first.energy() > before
     assert second.js("document.querySelector('#captions').hidden") and second.energy() - before < 1e-3

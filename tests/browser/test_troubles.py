@@ -49,7 +49,8 @@ def test_full_server_is_explained_and_can_be_tried_again_at_once(visit):
     words = third.js("document.querySelector('#veil').innerText")
     assert "Every seat is taken" in words and "Try now" in words
     first.page.goto("about:blank")
-    third.page.click("#veil-action")
+    # It tries again by itself every three seconds, and may have come in already.
+    third.js("document.querySelector('#veil').hidden || document.querySelector('#veil-action').click()")
     third.alive()
     assert third.js("document.querySelector('#veil').hidden")
     assert second.js("visavis.state") == "live"
@@ -107,7 +108,7 @@ def test_lost_server_is_noticed_and_found_again(visit, server):
     started_s = time.monotonic()
     try:
         visited.until("visavis.state === 'reconnecting'")
-        assert time.monotonic() - started_s < 8
+        assert time.monotonic() - started_s < 12
         assert "Reconnecting" in visited.js("document.querySelector('#veil').innerText")
         assert not visited.js("document.querySelector('talking-head .still').hidden"), "the last picture stays"
     finally:

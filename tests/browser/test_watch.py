@@ -14,7 +14,7 @@ def call(server: Server, method: str, path: str, body: dict[str, Any] | None = N
     request = urllib.request.Request(
         f"{server.url}{path}", data=data, method=method, headers={"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=5) as response:
+    with urllib.request.urlopen(request, timeout=30) as response:
         return json.loads(response.read() or b"{}")
 
 

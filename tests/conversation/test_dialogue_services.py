@@ -61,7 +61,7 @@ class Visit:
         sound = [tone(0.6), silence(6.0)]
         if not spoken:
             await self.session.ask("Hello?")
-        end_s, position = time.monotonic() + 8, 0
+        end_s, position = time.monotonic() + 30, 0
         frames = self.session.__aiter__()
         while time.monotonic() < end_s:
             await frames.__anext__()

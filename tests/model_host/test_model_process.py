@@ -73,7 +73,7 @@ async def test_model_process_gives_the_models_own_bits_and_comes_back_when_it_is
                 break
             except ModelAway:
                 away += 1
-                assert time.monotonic() - before_s < 1.0, "nobody waits for it"
+                assert time.monotonic() - before_s < 2.5, "nobody waits for it"
             assert time.monotonic() < deadline_s
             await asyncio.sleep(0.02)
         assert away and process.restarts == 1 and all(map(same, patches, expected))

@@ -136,7 +136,7 @@ class Browser:
     def send(self, **command: Any) -> None:
         self.channel.send(json.dumps(command))
 
-    async def expect(self, kind: str, timeout_s: float = 5) -> dict[str, Any]:
+    async def expect(self, kind: str, timeout_s: float = 15) -> dict[str, Any]:
         """The next message of a type that was not taken yet."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -145,7 +145,7 @@ class Browser:
                         return self.messages.pop(index)
                 await asyncio.sleep(0.01)
 
-    async def watch(self, pictures: int, timeout_s: float = 10) -> None:
+    async def watch(self, pictures: int, timeout_s: float = 20) -> None:
         """Returns when so many pictures have arrived."""
         async with asyncio.timeout(timeout_s):
             while len(self.pictures) < pictures:  # noqa: ASYNC110
@@ -161,7 +161,7 @@ class Browser:
             return
 
 
-async def eventually(condition, timeout_s: float = 3.0) -> None:
+async def eventually(condition, timeout_s: float = 10.0) -> None:
     """Returns when a condition holds; fails when it does not in time."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110

@@ -127,6 +127,19 @@ async def test_viewers_connect_anew_when_pictures_cannot_be_encoded(server, monk
             await eventually(lambda: browser.pictures, 5)
 
 
+async def test_viewers_connect_anew_when_there_is_no_more_sound(server):
+    async with on_air(server) as told:
+        live = server.services.sessions.get(told["session_id"])
+        async with viewer() as browser:
+            await watch(server, browser, told["id"])
+            await eventually(lambda: browser.sounds, 20)
+            live.fan._sources["opus"]._track.stop()
+            await eventually(lambda: browser.connection.connectionState == "closed", 20)
+        async with viewer() as browser:
+            await watch(server, browser, told["id"])
+            await eventually(lambda: browser.pictures and browser.sounds, 20)
+
+
 async def test_a_viewer_that_goes_is_let_go_and_the_others_stay(server):
     async with on_air(server) as told:
         broadcast = server.client.app[BROADCASTS].get(told["id"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from engine.clock import FrameClock
 from server import fan as module
 from server.encoder_pool import EncoderPool
-from server.fan import JOIN_GAP_S, LOSS_GAP_S, Fan
+from server.fan import JOIN_GAP_S, LONGEST_PATIENCE_S, LOSS_GAP_S, QUIET_S, Fan, Feed
 from server.rtp import Parcel
 from tests.server.fakes import make_frame
 from tests.server.serving import eventually
@@ -103,13 +104,67 @@ async def test_one_who_asks_without_end_is_heard_ever_more_seldom(fan):
     await fan.aclose()
 
 
+class Asked:
+    """A source that remembers when it was asked for key frames, by a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.heard_s: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def want_key_frame(self, gap_s: float) -> None:
+        self.heard_s.append(self.now_s)
+
+    def leave(self, feed: Feed) -> None:
+        pass
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    source = Asked()
+    monkeypatch.setattr(module, "time", source)
+    return source
+
+
+def ask(source: Asked, feed: Feed, seconds: float, every_s: float = 0.05) -> list[float]:
+    """Asks again and again; returns after how long each that was heard came."""
+    begun_s, before = source.now_s, len(source.heard_s)
+    for index in range(round(seconds / every_s)):
+        source.now_s = begun_s + index * every_s
+        feed.request_key_frame()
+    return [at_s - begun_s for at_s in source.heard_s[before:]]
+
+
+async def test_one_who_asks_for_minutes_is_never_heard_as_if_for_the_first_time(asked):
+    feed = Feed(asked, Taker(), None, waits=False)
+    heard_s = ask(asked, feed, 300)
+    gaps = [after - before for before, after in itertools.pairwise(heard_s)]
+    assert gaps[:5] == pytest.approx([1, 2, 4, 8, 16], abs=0.11)
+    assert gaps[4:] == pytest.approx([LONGEST_PATIENCE_S] * len(gaps[4:]), abs=0.11)
+
+
+async def test_one_who_was_quiet_for_a_while_is_heard_at_once_again(asked):
+    feed = Feed(asked, Taker(), None, waits=False)
+    ask(asked, feed, 60)
+    asked.now_s += QUIET_S + 1
+    assert ask(asked, feed, 4) == pytest.approx([0, 1, 3], abs=0.11)
+
+
+async def test_one_who_asks_now_and_then_is_heard_each_time(asked):
+    feed = Feed(asked, Taker(), None, waits=False)
+    assert len(ask(asked, feed, 300, every_s=20)) == 15
+
+
+@pytest.mark.alone
 async def test_a_taker_that_needs_steady_key_frames_gets_them(fan, monkeypatch):
     monkeypatch.setattr(module, "ANSWER_S", 0.2)
     taker = Taker()
     fan.subscribe("VP8", taker, key_frame_s=0.5)
     await eventually(lambda: len(taker.key_frames_s) >= 4)
     gaps = [after - before for before, after in zip(taker.key_frames_s, taker.key_frames_s[1:], strict=False)]
-    assert max(gaps) < 0.75
+    assert max(gaps) < 2.0, "nobody else would ask for any"
     await fan.aclose()
 
 

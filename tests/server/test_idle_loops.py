@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from engine.errors import NotFound
 from engine.marking import STATEMENT
 from server import idle_loops as module
 from server.encoder import create_video_encoder
@@ -142,6 +143,22 @@ async def test_what_cannot_be_encoded_is_tried_once(pool, monkeypatch, caplog):
         assert pool.loops.find(face, 3, "H264", RATE) is None
         await asyncio.sleep(0.01)
     assert tried == [1] and "encode themselves" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [NotFound("avatar_not_found", "It was deleted."), MemoryError(), AssertionError("no picture")]
+)
+async def test_whatever_goes_wrong_over_one_avatar_the_others_get_their_loops(pool, caplog, error):
+    gone, stays = avatar(count=26), avatar(count=27)
+
+    def folder_of(face):
+        if face is gone:
+            raise error
+
+    pool.loops.folder_of = folder_of
+    assert pool.loops.find(gone, 3, "H264", RATE) is None
+    assert len((await loop_of(pool, stays, 3, "H264", RATE)).parcels) == 27
+    assert pool.loops.find(gone, 3, "H264", RATE) is None and "encode themselves" in caplog.text
 
 
 async def test_closing_stops_the_work_at_the_next_picture(pool):

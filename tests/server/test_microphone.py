@@ -8,9 +8,11 @@ import av
 import numpy as np
 import pytest
 from aiortc import MediaStreamTrack, RTCPeerConnection
+from aiortc.codecs.opus import OpusDecoder
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RtpPacket
 
+from server.encoder import OpusEncoder
 from server.microphone import LatestFirst, Microphone, skip_jitter_buffer, to_mono
 
 
@@ -99,6 +101,26 @@ def test_late_and_doubled_packets_are_dropped():
     buffer = LatestFirst()
     results = [buffer.add(packet(n))[1] is not None for n in (10, 12, 11, 12, 13)]
     assert results == [True, True, False, False, True]
+
+
+def test_a_packet_of_padding_alone_is_left_out_and_the_next_is_taken():
+    buffer = LatestFirst()
+    padding = packet(11)
+    padding._data = b""
+    results = [buffer.add(each)[1] is not None for each in (packet(10), padding, packet(12))]
+    assert results == [True, False, True]
+
+
+def test_a_decoder_goes_on_after_a_packet_of_padding_alone():
+    encoder, buffer, decoder = OpusEncoder(), LatestFirst(), OpusDecoder()
+    heard = []
+    for number in range(6):
+        sound = packet(number, number * 960)
+        sound._data = b"" if number == 2 else bytes(encoder.encode(np.zeros(960, np.int16), number * 960))
+        _, encoded = buffer.add(sound)
+        if encoded is not None and decoder.decode(encoded):
+            heard.append(number)
+    assert heard[-3:] == [3, 4, 5]
 
 
 def test_a_stream_that_starts_over_is_followed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,16 @@ from dataclasses import dataclass, field
 import pytest
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCRtpSender
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import RTCP_RTPFB_NACK, RtcpRtpfbPacket, RtcpSrPacket, RtpPacket
+from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_RTPFB_NACK,
+    RtcpPsfbPacket,
+    RtcpRtpfbPacket,
+    RtcpSrPacket,
+    RtpPacket,
+    pack_rtcp_packet,
+)
 
 from server.rtp import Parcel, pack
 from server.sending import HISTORY, RtpStream, packets_received, send_parcels, take_over
@@ -43,11 +53,12 @@ class Line:
 
     sender: RTCRtpSender
     connection: RTCPeerConnection
+    other: RTCDtlsTransport
     packets: list[RtpPacket] = field(default_factory=list)
     reports: list[tuple[float, RtcpSrPacket]] = field(default_factory=list)
 
     async def arrived(self, count: int) -> list[RtpPacket]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.packets) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return self.packets
@@ -60,7 +71,6 @@ async def line(track: Track, codec: str = "video/H264", take=None):
     transceiver = ends[0].addTransceiver(track, "sendonly")
     codecs = RTCRtpSender.getCapabilities(track.kind).codecs
     transceiver.setCodecPreferences([each for each in codecs if each.mimeType in (codec, "video/rtx")])
-    found = Line(transceiver.sender, ends[0])
     if take is None:
         send_parcels(transceiver.sender, track)
     else:
@@ -69,6 +79,7 @@ async def line(track: Track, codec: str = "video/H264", take=None):
     await ends[1].setRemoteDescription(ends[0].localDescription)
     await ends[1].setLocalDescription(await ends[1].createAnswer())
     dtls = ends[1].getTransceivers()[0].receiver.transport
+    found = Line(transceiver.sender, ends[0], dtls)
     route, handle = dtls._handle_rtp_data, dtls._handle_rtcp_data
 
     async def rtp(data: bytes, arrival_time_ms: int) -> None:
@@ -145,6 +156,74 @@ async def test_a_lost_packet_is_sent_again_by_rtx():
         again = (await found.arrived(size + 1))[-1]
         assert (again.ssrc, again.timestamp) == (found.sender._rtx_ssrc, lost.timestamp)
         assert again.payload == lost.sequence_number.to_bytes(2, "big") + lost.payload
+
+
+async def test_packets_that_were_lost_where_the_numbers_come_round_are_sent_again():
+    streams: list[RtpStream] = []
+
+    async def work(stream: RtpStream) -> None:
+        streams.append(stream)
+        await asyncio.Event().wait()
+
+    async with line(Track(), take=work) as found:
+        streams[0]._sequence = 65534
+        streams[0].send(pack("H264", PICTURE), 0)
+        size = len(pack("H264", PICTURE).payloads)
+        sent = list(await found.arrived(size))[:size]
+        assert [packet.sequence_number for packet in sent[:3]] == [65534, 65535, 0]
+        # As a browser reports it: the first number that is lost, and a bit for each of those that follow.
+        feedback = struct.pack("!LLHH", 1, found.sender._ssrc, 65535, 1)
+        await found.other._send_rtp(pack_rtcp_packet(205, RTCP_RTPFB_NACK, feedback))
+        again = (await found.arrived(size + 2))[size:]
+        assert [packet.payload for packet in again] == [
+            lost.sequence_number.to_bytes(2, "big") + lost.payload for lost in sent[1:3]
+        ]
+        assert found.connection.connectionState == "connected"
+
+
+async def test_a_lost_packet_beyond_all_numbers_is_taken_for_the_one_it_is():
+    track = Track()
+    async with line(track) as found:
+        track.queue.put_nowait((pack("H264", b"\0\0\1\x41picture"), 0))
+        (lost,) = await found.arrived(1)
+        await found.sender._handle_rtcp_packet(nack(found.sender, lost.sequence_number + 65536, 1 << 40, -70_000))
+        again = (await found.arrived(2))[-1]
+        assert again.payload == lost.sequence_number.to_bytes(2, "big") + lost.payload
+
+
+async def test_a_report_that_nobody_can_read_ends_nothing():
+    track = Track()
+    async with line(track) as found:
+        # A bitrate for nine streams, none of which is named.
+        estimate = RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=1, media_ssrc=0, fci=b"REMB" + bytes([9, 0, 0, 0]))
+        await found.other._send_rtp(bytes(estimate))
+        before = packets_received(found.connection)
+        track.queue.put_nowait((pack("H264", b"\0\0\1\x41picture"), 0))
+        (lost,) = await found.arrived(1)
+        await found.other._send_rtp(bytes(nack(found.sender, lost.sequence_number)))
+        again = (await found.arrived(2))[-1]
+        assert again.payload == lost.sequence_number.to_bytes(2, "big") + lost.payload
+        assert packets_received(found.connection) > before
+        assert found.connection.connectionState == "connected"
+
+
+async def test_a_loss_that_is_reported_when_the_way_is_gone_is_nothing_to_the_connection():
+    streams: list[RtpStream] = []
+
+    async def work(stream: RtpStream) -> None:
+        streams.append(stream)
+        await asyncio.Event().wait()
+
+    async with line(Track(), take=work) as found:
+        streams[0].send(pack("H264", b"\0\0\1\x41picture"), 0)
+        (lost,) = await found.arrived(1)
+        transport = found.sender.transport
+        pairs = transport.transport._connection._nominated
+        pair = pairs.pop(1)
+        await transport._handle_rtcp_data(bytes(nack(found.sender, lost.sequence_number)))
+        pairs[1] = pair
+        await transport._handle_rtcp_data(bytes(nack(found.sender, lost.sequence_number)))
+        assert len(await found.arrived(2)) == 2
 
 
 async def test_what_is_long_past_or_was_never_sent_is_not_sent_again():

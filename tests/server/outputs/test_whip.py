@@ -103,6 +103,19 @@ async def test_an_endpoint_that_died_gets_the_session_again(face):
         await running.output.aclose()
 
 
+@pytest.mark.parametrize("codec", ["H264", "opus"])
+async def test_a_connection_that_has_nothing_more_to_send_is_made_anew(face, codec, caplog):
+    async with WhipReceiver() as receiver:
+        running = start(face, receiver.url)
+        await eventually(lambda: len(receiver.pictures) > 5 and receiver.sounds, 20)
+        face.fan._sources[codec]._track.stop()
+        await eventually(lambda: running.states[2:3] == ["waiting"] and state(running) == "live", 20)
+        seen, heard = len(receiver.pictures), len(receiver.sounds)
+        await eventually(lambda: len(receiver.pictures) > seen + 5 and len(receiver.sounds) > heard + 5, 20)
+        await running.output.aclose()
+    assert "ended" in caplog.text
+
+
 async def test_an_endpoint_that_is_silent_is_taken_for_dead(face, monkeypatch):
     monkeypatch.setattr(whip_module, "SILENCE_S", 1.5)
     async with WhipReceiver() as receiver:
@@ -122,6 +135,23 @@ async def test_ice_servers_of_an_answer_serve_the_next_connection(face):
         await eventually(lambda: state(running) == "live", 8)
         assert running.delivery._recommended == ({"urls": "stun:127.0.0.1:9"},)
         await running.output.aclose()
+
+
+async def test_servers_that_make_a_connection_impossible_are_tried_once(face):
+    async with WhipReceiver() as receiver:
+        running = start(face, receiver.url)
+        running.delivery._recommended = ({"urls": "turn:[2001:db8::1]:3478?transport=udp"},)
+        await eventually(lambda: state(running) == "live", 20)
+        assert running.states[:3] == ["connecting", "waiting", "connecting"]
+        await running.output.aclose()
+
+
+@pytest.mark.parametrize(
+    "link", ["turn:[2001:db8::1]:3478?transport=udp", "stun:s.example?transport=udp", "turn:t.example:3478/udp"]
+)
+def test_a_server_that_cannot_be_used_is_left_out(link):
+    links = [f'<{link}>; rel="ice-server"', '<stun:s.example>; rel="ice-server"']
+    assert ice_servers(links) == [{"urls": "stun:s.example"}]
 
 
 def test_links_are_read_as_they_are_written():
