@@ -18,16 +18,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from engine.cores import usable_cores
 from engine.option_words import SOCKET_URL, URL
 from engine.quality import AUTO, Quality
 from engine.targets import PublishTargets
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def usable_cores() -> int:
-    """CPU cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _auto(compute: Callable[[], int]) -> BeforeValidator:

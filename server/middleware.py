@@ -54,6 +54,7 @@ FRAMERS: web.RequestKey[tuple[str, ...]] = web.RequestKey("framers", tuple)
 """Set by a handler whose answer other pages may frame: them, as sources of a security policy."""
 
 _STATUS_BY_CODE = {
+    "body_incomplete": 400,
     "invalid_json": 400,
     "avatar_shipped": 403,
     "origin_forbidden": 403,
@@ -271,12 +272,15 @@ def static_files(folder: Path) -> Middleware:
     def find(path: str) -> Path | None:
         if "\0" in path or "\\" in path:
             return None
-        file = (root / (path.lstrip("/") or "index.html")).resolve()
-        if not file.suffix:
-            file = file.with_suffix(".html")
-        if not file.is_relative_to(root) or file.suffix not in _CONTENT_TYPES or not file.is_file():
+        try:
+            file = (root / (path.lstrip("/") or "index.html")).resolve()
+            if not file.suffix:
+                file = file.with_suffix(".html")
+            is_ours = file.is_relative_to(root) and file.suffix in _CONTENT_TYPES and file.is_file()
+        except (OSError, ValueError):
+            # A path that climbs to where there are no names, or a name longer than any file's.
             return None
-        return file
+        return file if is_ours else None
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:

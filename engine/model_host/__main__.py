@@ -2,6 +2,8 @@
 
 Place in the flow: ``ModelProcess`` (or a person) -> this process <- workers with ``--model-socket``.
 
+It raises its own limit of open files: workers have a connection for each thread, and memory with it.
+
 The line is ``{"ready": true}``, or ``{"code", "message"}`` of what is wrong. With ``--with-parent`` it ends when its
 standard input does.
 """
@@ -9,8 +11,10 @@ standard input does.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +23,9 @@ from engine.config import Config
 from engine.errors import VisavisError
 from engine.model_host.host import Host
 from engine.registry import create_lipsync, create_restorer
+
+DESCRIPTORS = 16_384
+"""Enough for every connection that is let in, and its memory; a thousand, as is usual, for 75 workers."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(
         level=args.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )
+    _allow_descriptors()
     try:
         lipsync = create_lipsync(args.lipsync, precision=args.precision, weights_dir=args.weights_dir)
         restorer = create_restorer(args.restorer, precision=args.precision, weights_dir=args.weights_dir)
@@ -52,6 +60,16 @@ def main(argv: list[str] | None = None) -> int:
     print(json.dumps({"ready": True}), flush=True)
     host.serve(sys.stdin.fileno() if args.with_parent else None)
     return 0
+
+
+def _allow_descriptors() -> None:
+    """Raises the limit of open files as far as is useful and allowed; never lowers it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # Some systems allow less than they say.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

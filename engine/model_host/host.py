@@ -6,12 +6,14 @@ Invariants:
     * one thread reads everything that arrives and computes nothing; the models have threads of their own;
     * only processes of the same user are served;
     * a client is there as long as it has a connection; with the last one all goes that it held, memory included;
+    * where descriptors run out newcomers wait outside, and those who are there are served on;
     * it ends with whoever started it: when its standard input does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import secrets
@@ -20,6 +22,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,7 +34,11 @@ from engine.model_host.shelf import Shelf
 from engine.remote.wire import Broken
 from engine.restore.base import FaceRestorer
 
-CONNECTIONS_LIMIT = 1024
+CONNECTIONS_LIMIT = 4096
+"""A worker has one for each of its threads, about nine; one that is refused a single one takes the process for gone."""
+ACCEPT_AGAIN_S = 0.05
+"""How long nobody is let in when the process, or the machine, has no descriptor left."""
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _READ_BYTES = 1 << 16
 _SWITCH_S = 0.0005
 """How long a thread computes in the interpreter before another one gets its turn: who reads must not wait for that."""
@@ -70,6 +77,9 @@ class Host:
         self._selector = selectors.DefaultSelector()
         self._connections: dict[int, Connection] = {}
         self._stopping = False
+        # The listener while it may not be asked, and until when.
+        self._resting: tuple[socket.socket, float] | None = None
+        self._told_full = False
         self._woken, self._waker = os.pipe()
         self._selector.register(self._woken, selectors.EVENT_READ)
 
@@ -102,7 +112,7 @@ class Host:
         if until_closed is not None:
             self._selector.register(until_closed, selectors.EVENT_READ)
         while not self._stopping:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(self._rest()):
                 if key.fd == until_closed:
                     self._stopping = not os.read(key.fd, 1)
                 elif key.fd in self._connections:
@@ -121,6 +131,9 @@ class Host:
         """Ends all connections, and the threads after what they are at."""
         for connection in list(self._connections.values()):
             self._end(connection)
+        if self._resting is not None:
+            self._resting[0].close()
+            self._resting = None
         for key in list(self._selector.get_map().values()):
             if isinstance(key.fileobj, socket.socket):
                 self._selector.unregister(key.fileobj)
@@ -135,8 +148,18 @@ class Host:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        try:
             connected, _ = listener.accept()
+        except OSError as error:
+            if error.errno in _NONE_LEFT:
+                # It stays readable: asked again at once it would leave no time for those who are there.
+                self._selector.unregister(listener)
+                self._resting = listener, time.monotonic() + ACCEPT_AGAIN_S
+                self._tell_full(os.strerror(error.errno))
+            return
+        with contextlib.suppress(OSError):
+            if len(self._connections) >= CONNECTIONS_LIMIT:
+                self._tell_full("the most there may be")
             if len(self._connections) >= CONNECTIONS_LIMIT or not _is_own(connected):
                 connected.close()
                 return
@@ -144,6 +167,25 @@ class Host:
             connection = Connection(connected, self._models, lambda known: self._models.shelf.admit(known.client))
             self._connections[connected.fileno()] = connection
             self._selector.register(connected, selectors.EVENT_READ)
+
+    def _rest(self) -> float | None:
+        """Lets the listener be asked again when its time has come; returns how long that is yet, None for none."""
+        if self._resting is None:
+            return None
+        listener, until_s = self._resting
+        if (left_s := until_s - time.monotonic()) > 0:
+            return left_s
+        self._resting = None
+        self._selector.register(listener, selectors.EVENT_READ)
+        return None
+
+    def _tell_full(self, why: str) -> None:
+        if not self._told_full:
+            self._told_full = True
+            _log.error(
+                "nobody else is let in beside %d connections (%s): there are too many workers for one model process, "
+                "or it may open too few files", len(self._connections), why,
+            )  # fmt: skip
 
     def _read(self, connection: Connection) -> None:
         try:

@@ -238,7 +238,7 @@ class Access:
 
         Raises:
             Waiting: ``server_full``, with a ticket.
-            Busy: ``server_full`` for somebody who does not wait; ``too_many_tokens``.
+            Busy: ``server_full`` for somebody who does not wait.
             AccessDenied: ``token_used``.
         """
         if self.shared:

@@ -113,6 +113,7 @@ class Directory:
         self._keepsakes = Keepsakes(now_s)
         self._settings: Settings | None = None
         self._started_s: dict[str, float] = {}
+        self._new: set[str] = set()
         self._closed_nodes: set[str] = set()
         self._calm_since_s = now_s()
         self._rollout: Rollout | None = None
@@ -125,6 +126,7 @@ class Directory:
         if self._settings is None or settings.generation > self._settings.generation:
             self._settings = settings
         member, formers = self._roster.report(report)
+        self._new.discard(report.slot)
         for former in formers:
             logger.warning("worker %s is gone; its actor runs again as %s", former, report.worker.name)
             self._keepsakes.lose(former)
@@ -156,7 +158,8 @@ class Directory:
         if free <= 0 and not self._is_settled:
             return Placement(reason="settling")
         placement = self._entrance.ask(wanted, free, lambda: self._roster.reserve(wanted))
-        if placement.worker is None and placement.reason == "server_full":
+        if placement.reason in ("server_full", "line_full") and not placement.ticket:
+            # Whoever stands in the line asks every few seconds, and is counted there.
             self._roster.refuse()
         return placement
 
@@ -247,15 +250,19 @@ class Directory:
         for slot in existing - reported.keys():
             self._started_s.setdefault(slot, now_s)
         self._started_s = {slot: at_s for slot, at_s in self._started_s.items() if slot in existing}
+        self._new.intersection_update(existing)
         crew = [
             Crew(it.report.slot, it.state.state == "ready", it.state.places, it.state.taken)
             for it in reported.values()
             if not it.drain and it.report.slot in existing
         ]
-        crew += [Crew(slot, False) for slot in sorted(self._started_s) if slot not in reported]
+        # One that another directory started, or that is not heard of any more, may have sessions all the same.
+        crew += [
+            Crew(slot, False, is_new=slot in self._new) for slot in sorted(self._started_s) if slot not in reported
+        ]
         closed = frozenset(self._closed_nodes)
         room = await self._hands.room(settings, closed) if settings.size.most is None else 0
-        waiting = self._roster.refused_within(WAITING_WINDOW_S)
+        waiting = self._entrance.waiting + self._roster.refused_within(WAITING_WINDOW_S)
         if waiting or not is_roomy(crew):
             self._calm_since_s = now_s
         todo = changes(settings.size, crew, room, waiting, now_s - self._calm_since_s)
@@ -289,10 +296,12 @@ class Directory:
             by_slot[slot].drain = True
         for slot in todo.give_up:
             self._started_s.pop(slot, None)
+            self._new.discard(slot)
             await self._hands.stop(slot)
         for _ in range(todo.start):
             slot = f"worker-{secrets.token_hex(4)}"
             self._started_s[slot] = self._now_s()
+            self._new.add(slot)
             await self._hands.start(slot, settings, closed)
         wanted = present + todo.start - len(todo.give_up) - len(todo.drain)
         if settings.size.most is not None and wanted != self._demanded:

@@ -82,7 +82,8 @@ class Entrance:
     @property
     def waiting(self) -> int:
         """How many stand in the line."""
-        return self._line.ahead()
+        # All are before somebody of the lowest priority.
+        return self._line.ahead(priority=0)
 
     def _wait(self, wanted: Wanted, ticket: str | None) -> Placement:
         if ticket is None:

@@ -107,6 +107,7 @@ class MediaWorker:
                 taken=worker.taken,
                 load=worker.load,
                 avatars=frozenset(worker.avatars),
+                yielding=worker.yielding,
             )
             report = Report(
                 self._slot, node, self._settings.generation, state, os.getpid(), epoch, changed, complete

@@ -77,13 +77,16 @@ class Member:
     def state(self) -> WorkerState:
         """As gateways should see it."""
         worker = self.report.worker
-        taken = min(worker.places, worker.taken + len(self.reserved))
+        taken = worker.taken + len(self.reserved)
+        # What is given away beyond the places that are free is given away of those that yield.
+        beyond = max(0, taken - worker.places)
+        taken, yielding = taken - beyond, max(0, worker.yielding - beyond)
         state = worker.state
         if self.dead:
             state = "gone"
         elif state == "ready" and (self.drain or self.silent):
             state = "draining"
-        return replace(worker, taken=taken, state=state)
+        return replace(worker, taken=taken, yielding=yielding, state=state)
 
 
 class Roster:
@@ -118,8 +121,9 @@ class Roster:
         if member is None:
             member = self._members[name] = Member(report, now_s)
         else:
-            # As many as have come in since are no longer only reserved.
-            del member.reserved[: max(0, report.worker.taken - member.report.worker.taken)]
+            # As many as have come in since are no longer only reserved; some in the place of one that was lost.
+            came = _occupied(report.worker) - _occupied(member.report.worker)
+            del member.reserved[: max(0, came)]
             member.report, member.heard_s, member.silent, member.dead = report, now_s, False, False
         return member, formers
 
@@ -136,7 +140,7 @@ class Roster:
         return replace(chosen, taken=chosen.taken + 1)
 
     def refuse(self) -> None:
-        """Counts a newcomer for whom there was no place."""
+        """Counts a newcomer for whom there was no place, nor one in the line."""
         self._refused_s.append(self._now_s())
 
     def set_aside(self, name: str) -> None:
@@ -162,7 +166,7 @@ class Roster:
         self._members.pop(name, None)
 
     def refused_within(self, seconds: float) -> int:
-        """How many newcomers found no place in the last seconds."""
+        """How many newcomers were sent away in the last seconds."""
         oldest_s = self._now_s() - seconds
         return sum(at_s >= oldest_s for at_s in self._refused_s)
 
@@ -176,3 +180,7 @@ class Roster:
         for member in self._members.values():
             member.reserved = [until_s for until_s in member.reserved if until_s > now_s]
             member.silent = member.heard_s < silent_s
+
+
+def _occupied(worker: WorkerState) -> int:
+    return worker.taken - worker.yielding

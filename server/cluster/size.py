@@ -4,7 +4,7 @@ Place in the flow: directory, once a second -> ``changes`` -> workers started, d
 
 Invariants:
     * pure: the same state gives the same changes, and nothing here knows of Ray;
-    * a worker that has sessions is drained, never stopped;
+    * a worker that has sessions is drained, never stopped: an actor that may be one, unheard, is left alone;
     * growing is quick and shrinking is slow, so that a crowd that comes and goes does not make workers do so.
 """
 
@@ -57,12 +57,14 @@ class Crew:
         slot: name of the actor.
         is_up: it takes sessions; otherwise it is starting, or waits for a machine.
         places, taken: as ``WorkerState``.
+        is_new: it has been a worker never yet, so nobody can be there.
     """
 
     slot: str
     is_up: bool
     places: int = 0
     taken: int = 0
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,11 @@ def changes(size: Size, crew: Sequence[Crew], room: int, waiting: int, calm_s: f
         size: what is wanted.
         crew: all actors that are not draining.
         room: how many workers the machines that are there could hold together; matters where ``size.most`` is None.
-        waiting: newcomers who found no place lately.
+        waiting: newcomers in the line, and those who were sent away lately.
         calm_s: for how long nobody waited and ``HEADROOM`` was more than kept.
     """
     up = [one for one in crew if one.is_up]
-    coming = [one for one in crew if not one.is_up]
+    new = [one for one in crew if one.is_new and not one.is_up]
     if size.most is None:
         wanted = max(size.least, room)
     else:
@@ -99,9 +101,10 @@ def changes(size: Size, crew: Sequence[Crew], room: int, waiting: int, calm_s: f
     if wanted > len(crew):
         return Changes(start=wanted - len(crew))
     surplus = len(crew) - wanted
-    # Whoever is not there yet is not missed; then those with the fewest people, one at a time.
-    give_up = tuple(one.slot for one in coming[max(0, len(coming) - surplus) :]) if surplus else ()
-    if surplus > len(give_up) and calm_s >= CALM_S:
+    # Whoever is not there yet is not missed; then those with the fewest people, one at a time, and as long as enough
+    # are heard of without those that are not.
+    give_up = tuple(one.slot for one in new[max(0, len(new) - surplus) :]) if surplus else ()
+    if len(up) > wanted and surplus > len(give_up) and calm_s >= CALM_S:
         emptiest = min(up, key=lambda one: (one.taken, one.slot))
         return Changes(drain=(emptiest.slot,), give_up=give_up)
     return Changes(give_up=give_up)

@@ -38,6 +38,7 @@ class WorkerState:
         taken: places taken, those that were reserved and not heard of since included.
         load: what it does of what it could do, 0 to 1 and more.
         avatars: names of the faces its sessions show.
+        yielding: how many of the places taken are kept for browsers that were lost, and go to whoever wants them.
     """
 
     name: str
@@ -48,11 +49,12 @@ class WorkerState:
     taken: int = 0
     load: float = 0.0
     avatars: frozenset[str] = frozenset()
+    yielding: int = 0
 
     @property
     def free(self) -> int:
         """Places that it would give to a newcomer."""
-        return max(0, self.places - self.taken) if self.state == "ready" else 0
+        return max(0, self.places - self.taken + self.yielding) if self.state == "ready" else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,9 @@ def worker_of(session_id: str) -> str:
 
 
 def pick(workers: Iterable[WorkerState], wanted: Wanted) -> WorkerState:
-    """The worker for a newcomer: the one with the smallest share of its places taken; of equals, the one that shows
-    the face already, then the least busy, then the first by name.
+    """The worker for a newcomer: the one with the smallest share of its places taken, so that nobody who may come back
+    loses a place while there is another; of equals, the one that shows the face already, then the least busy, then the
+    first by name.
 
     Raises:
         Busy: ``server_full``.

@@ -6,20 +6,21 @@ Invariants:
     * nothing is kept whole: bodies stream in both directions, as fast as the slower side reads;
     * headers that belong to one connection end here (RFC 9110, 7.6.1), and what let a client in is not passed on;
     * no header of a client can stand in for the gateway's own word to its workers;
-    * a worker that vanishes in the middle of an answer cuts the client's connection: half an answer never looks whole.
+    * a worker that vanishes in the middle of an answer cuts the client's connection: half an answer never looks whole;
+    * what is wrong with a body is never laid at the worker's door.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 import aiohttp
 from aiohttp import WSMsgType, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from engine.errors import BackendFailed, Closed, InvalidInput, NotFound
+from engine.errors import BackendFailed, Closed, InvalidInput, NotFound, VisavisError
 from server.gateway.fleet import WorkerState
 from server.gateway.links import CONNECT_S, LOST, Links, WorkerLost
 from server.worker.wire import SECRET_HEADER
@@ -70,26 +71,28 @@ class Forwarder:
         Args:
             request: as it came; nothing of its body was read, unless ``body`` is given.
             worker: to whom.
-            body: what to send in place of the request's own body.
+            body: what to send in place of the request's own body, within the same limits.
             path: with its query, in place of the request's own.
 
         Raises:
             NotFound: ``session_not_found``: the worker is gone.
             BackendFailed: ``worker_silent``.
-            InvalidInput: ``body_too_large``, ``request_timeout``.
+            InvalidInput: ``body_too_large``, ``request_timeout``, ``body_incomplete``.
+            VisavisError: what ``body`` raised.
         """
         path = request.rel_url.raw_path_qs if path is None else path
         if _is_socket(request):
             return await self._forward_socket(request, worker, path)
         headers = passed_on(request.headers)
         taken = _Taken()
-        sent: AsyncIterator[bytes] | bytes | None = body
-        if body is None and request.can_read_body:
+        sent: AsyncIterator[bytes] | bytes | None = None
+        if body is not None:
+            headers.pop("Content-Length", None)
+            sent = body if isinstance(body, bytes) else self._watched(body, taken)
+        elif request.can_read_body:
             if request.content_length is not None and request.content_length > self._max_body_bytes:
                 raise self._too_large()
-            sent = self._body(request, taken)
-        elif body is not None:
-            headers.pop("Content-Length", None)
+            sent = self._watched(request.content.iter_chunked(CHUNK_BYTES), taken)
         try:
             response = await self._links.client(worker).request(
                 request.method,
@@ -121,19 +124,25 @@ class Forwarder:
     def _too_large(self) -> InvalidInput:
         return InvalidInput("body_too_large", f"The body may have {self._max_body_bytes // 1_000_000} MB at most.")
 
-    async def _body(self, request: web.Request, taken: _Taken) -> AsyncIterator[bytes]:
+    async def _watched(self, body: AsyncIterable[bytes], taken: _Taken) -> AsyncIterator[bytes]:
+        """A body within its limits; the client of the worker takes all that it raises for a broken connection."""
         size = 0
         try:
             async with asyncio.timeout(UPLOAD_S):
-                async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+                async for chunk in body:
                     size += len(chunk)
                     if size > self._max_body_bytes:
-                        taken.error = self._too_large()
-                        raise taken.error
+                        raise self._too_large()
                     yield chunk
         except TimeoutError:
             taken.error = InvalidInput("request_timeout", f"The body did not arrive in {UPLOAD_S:.0f} s.")
             raise taken.error from None
+        except VisavisError as error:
+            taken.error = error
+            raise
+        except Exception as error:
+            taken.error = InvalidInput("body_incomplete", "The body did not arrive whole.")
+            raise taken.error from error
 
     async def _forward_socket(self, request: web.Request, worker: WorkerState, path: str) -> web.StreamResponse:
         protocols = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
@@ -172,7 +181,7 @@ class _Taken:
     """What was found wrong with a body while it was passed on."""
 
     def __init__(self) -> None:
-        self.error: InvalidInput | None = None
+        self.error: VisavisError | None = None
 
 
 def gone() -> NotFound:

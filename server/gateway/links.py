@@ -123,7 +123,9 @@ class Links:
     async def retain(self, names: set[str]) -> None:
         """Closes the clients of all workers but these."""
         for key in [key for key in self._clients if key[0] not in names]:
-            await self._clients.pop(key).close()
+            # Closing takes a moment, in which somebody else may have the same in mind.
+            if (client := self._clients.pop(key, None)) is not None:
+                await client.close()
 
     async def aclose(self) -> None:
         """Closes all connections. Idempotent."""

@@ -4,7 +4,9 @@ Place in the flow: ``python -m server --workers N`` -> ``LocalFleet`` -> ``serve
 
 Invariants:
     * a worker that died is replaced, sooner or later: at once after a long life, ever later while none of them lives;
-    * a worker that says nothing for ``HANG_S`` is as dead as one that ended, and is made so;
+    * a worker that says nothing for ``HANG_S`` is as dead as one that ended, and is made so; time in which the gateway
+      itself stood still is not counted;
+    * whatever goes wrong with one worker, its place is filled again;
     * what a worker wants to be remembered is remembered before its death is noticed: it is read to the end;
     * one is taken out of service at a time, and only when another one is there.
 """
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 START_S = 180.0
 """Loading models from a slow disk takes a while."""
 HANG_S = 5.0
+HANG_LOOKS = 5
+"""So often it is looked within that time whether something was said."""
 LEAVE_S = 6.0
 """What a worker gets to end in order once it was asked to."""
 RESERVED_S = 5.0
@@ -243,8 +247,12 @@ class LocalFleet:
                 name = next(self._names)
                 try:
                     await self._run(slot, name)
-                except VisavisError as error:
-                    logger.error("the worker %s cannot start: %s", name, error.message)
+                except Exception as error:
+                    if isinstance(error, VisavisError):
+                        logger.error("the worker %s cannot start: %s", name, error.message)
+                    else:
+                        logger.exception("the worker %s cannot be looked after", name)
+                        error = BackendFailed("worker_failed", f"The worker {name} was given up; the log says why.")
                     if not slot.serves.is_set():
                         slot.error = error
                         return
@@ -260,7 +268,8 @@ class LocalFleet:
 
     async def _run(self, slot: _Slot, name: str) -> None:
         """One process from its start to its end."""
-        slot.state, slot.told = "starting", {}
+        # What the one before it said, and where it was, is of no use any more.
+        slot.state, slot.told, slot.process = "starting", {}, None
         slot.reserved.clear()
         slot.process = process = await self._start(name, slot.number)
         try:
@@ -279,8 +288,7 @@ class LocalFleet:
         async with aclosing(process.events()) as events:  # type: ignore[type-var]
             while True:
                 try:
-                    async with asyncio.timeout(HANG_S):
-                        told = await anext(events, None)
+                    told = await _next(events)
                 except TimeoutError:
                     logger.error("the worker %s has said nothing for %.0f s and is ended", process.name, HANG_S)
                     return
@@ -321,8 +329,30 @@ class LocalFleet:
             taken=told.get("taken", 0) + len(slot.reserved),
             load=told.get("load", 0.0),
             avatars=frozenset(told.get("avatars", ())),
+            yielding=told.get("yielding", 0),
         )
 
     @staticmethod
     def _now_s() -> float:
         return asyncio.get_running_loop().time()
+
+
+async def _next(events: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
+    """What a worker tells next; None when it tells no more.
+
+    Raises:
+        TimeoutError: it has said nothing for ``HANG_S``.
+    """
+    coming = asyncio.ensure_future(anext(events, None))
+    try:
+        for _ in range(HANG_LOOKS):
+            # When the gateway itself was stopped, or swapped out, one such time is over at once, and what the worker
+            # said meanwhile arrives within the next one.
+            await asyncio.wait({coming}, timeout=HANG_S / HANG_LOOKS)
+            if coming.done():
+                return coming.result()
+        raise TimeoutError
+    finally:
+        if not coming.done():
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)

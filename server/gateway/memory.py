@@ -32,7 +32,8 @@ class LocalMemory:
         end_at_s = snapshot.get("end_at_s", self._now_s() + UNKNOWN_S)
         self._kept.pop(session_id, None)
         self._kept[session_id] = (snapshot, end_at_s)
-        while len(self._kept) > MAX_SESSIONS or self._is_over(next(iter(self._kept))):
+        # What is kept this moment may be over as well.
+        while self._kept and (len(self._kept) > MAX_SESSIONS or self._is_over(next(iter(self._kept)))):
             self._kept.popitem(last=False)
 
     async def recall(self, session_id: str) -> Snapshot | None:

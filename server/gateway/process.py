@@ -200,21 +200,24 @@ async def start(config: Config, name: str, folder: Path, part: Share) -> WorkerP
     # What the environment says of options is in the configuration already.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("VISAVIS_")}
     # Pipes of our own: asyncio's would have a process live for as long as anybody holds their other ends.
-    taken, given = os.pipe()
-    answers, answering = os.pipe()
+    ends: list[int] = []
     try:
+        ends += os.pipe()
+        ends += os.pipe()
+        taken, given, answers, answering = ends
         process = await asyncio.create_subprocess_exec(
             *_COMMAND, cwd=_REPOSITORY, env=environment, stdin=taken, stdout=answering, start_new_session=True
         )
         # A configuration is far smaller than what a pipe holds.
         os.write(given, json.dumps(task).encode() + b"\n")
-    except OSError as error:
-        os.close(given)
-        os.close(answers)
-        raise BackendFailed("worker_failed", f"A worker cannot be started: {error.strerror or error}.") from error
-    finally:
-        os.close(taken)
-        os.close(answering)
+    except BaseException as error:
+        for end in ends:
+            os.close(end)
+        if isinstance(error, OSError):
+            raise BackendFailed("worker_failed", f"A worker cannot be started: {error.strerror or error}.") from error
+        raise
+    os.close(taken)
+    os.close(answering)
     return WorkerProcess(name, secret, process, given, answers)
 
 

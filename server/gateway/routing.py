@@ -10,6 +10,7 @@ Invariants: it stands behind the gate, so nothing is passed on that the gate did
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,8 +22,8 @@ from aiohttp.typedefs import Handler
 from engine.errors import InvalidInput, NotFound
 from server.bodies import read_bytes
 from server.gateway.fleet import WorkerState, worker_of
-from server.gateway.forward import CHUNK_BYTES, Forwarder, gone
-from server.gateway.links import Links
+from server.gateway.forward import CHUNK_BYTES, UPLOAD_S, Forwarder, gone
+from server.gateway.links import LOST, Links
 from server.gateway.sessions import RemoteSessions
 
 IDS = ("session_id", "broadcast_id", "conversion_id")
@@ -40,7 +41,10 @@ MAKES_A_CONVERSION = ("POST", "/conversions")
 MAKES_A_BROADCAST = ("POST", "/broadcasts")
 WATCHES = ("POST", "/whep/watch/{broadcast_id}")
 
-_FORM_ID = re.compile(rb'name="?sessionid"?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{0,100})\r\n')
+_FORM_ID = re.compile(rb'name="?sessionid"?\r\n(?:[^\r\n]{1,200}\r\n){0,4}\r\n([^\r\n]{0,100})\r\n')
+"""Bounded in every part, so that no form, however it is made, takes longer to search than its length."""
+_FORM_ID_BYTES = 1000
+"""No match is longer."""
 
 
 class Routing:
@@ -100,7 +104,12 @@ class Routing:
         if source is None or not conversion_id.replace("-", "").replace("_", "").isalnum():
             raise NotFound("conversion_not_found", "There is no such conversion; it may have been given up.")
         path = f"/conversions/{conversion_id}/audio"
-        async with self._links.client(source).get(self._links.url(source, path)) as response:
+        try:
+            response = await self._links.client(source).get(self._links.url(source, path))
+        except LOST as error:
+            await self._links.lost(source)
+            raise _conversion_lost() from error
+        async with response:
             if response.status != 200:
                 # Not done yet, failed or gone: its own words for that.
                 return web.Response(
@@ -127,16 +136,20 @@ class Routing:
         start = bytearray()
         chunks = request.content.iter_chunked(CHUNK_BYTES)
         found = None
-        async for chunk in chunks:
-            start += chunk
-            if (found := _FORM_ID.search(start)) is not None:
-                break
-            if len(start) > self._max_upload_bytes:
-                raise InvalidInput("body_too_large", "The form is too large.")
+        try:
+            async with asyncio.timeout(UPLOAD_S):
+                async for chunk in chunks:
+                    searched = max(0, len(start) - _FORM_ID_BYTES)
+                    start += chunk
+                    if (found := _FORM_ID.search(start, searched)) is not None:
+                        break
+                    if len(start) > self._max_upload_bytes:
+                        raise InvalidInput("body_too_large", "The form is too large.")
+        except TimeoutError:
+            raise InvalidInput("request_timeout", f"The form did not arrive in {UPLOAD_S:.0f} s.") from None
         an_id = found[1].decode("utf-8", "replace").strip() if found is not None else ""
         worker = self.sessions.known(an_id) or self._any()
-        body = _joined(bytes(start), chunks, self._max_upload_bytes)
-        return await self._forwarder.forward(request, worker, body=body)
+        return await self._forwarder.forward(request, worker, body=_joined(bytes(start), chunks))
 
     def _for_conversion(self, request: web.Request) -> WorkerState:
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
@@ -158,15 +171,18 @@ class Routing:
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-        yield chunk
+    try:
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            yield chunk
+    except LOST as error:
+        raise _conversion_lost() from error
 
 
-async def _joined(start: bytes, rest: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    size = len(start)
+async def _joined(start: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield start
     async for chunk in rest:
-        size += len(chunk)
-        if size > limit:
-            raise InvalidInput("body_too_large", "The form is too large.")
         yield chunk
+
+
+def _conversion_lost() -> NotFound:
+    return NotFound("conversion_not_found", "The process of this conversion was lost; convert the sound again.")

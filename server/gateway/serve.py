@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
+import aiohttp
 from aiohttp import web
 
 from engine.aio import Tasks
@@ -24,13 +25,13 @@ from server.access.gate import ACCESS
 from server.app import STATIC_FOLDER, Setting, create_app
 from server.broadcast import Broadcasts
 from server.broadcast_routes import BROADCASTS
-from server.gateway.fleet import Fleet, Memory
+from server.gateway.fleet import Fleet, Memory, WorkerState
 from server.gateway.forward import Forwarder
 from server.gateway.front import FrontStage
 from server.gateway.joined import Joined
 from server.gateway.links import Links, WorkerLost
 from server.gateway.routing import Routing
-from server.gateway.sessions import RemoteSessions
+from server.gateway.sessions import LOOK_S, RemoteSessions
 from server.metrics import ServerMetrics
 from server.sessions import Sessions
 from server.signaling import Description
@@ -135,9 +136,18 @@ async def _ask(stage: FrontStage, sessions: RemoteSessions, links: Links) -> Non
 
 
 async def _forget(sessions: RemoteSessions, links: Links, name: str) -> None:
-    """Has every worker forget an avatar that was deleted."""
-    for worker in sessions.workers:
-        try:
-            await links.call(worker, "POST", f"/internal/avatars/{name}/forget")
-        except (WorkerLost, VisavisError) as error:
-            logger.info("the worker %s does not forget %s: %s", worker.name, name, error)
+    """Has every worker forget an avatar that was deleted; one that is starting may have read of it already, and is told
+    when it serves."""
+    told: set[str] = set()
+    while left := [worker for worker in sessions.workers if worker.name not in told]:
+        serving = [worker for worker in left if worker.state != "starting"]
+        told |= {worker.name for worker in serving}
+        await asyncio.gather(*(_have_forgotten(links, worker, name) for worker in serving))
+        await asyncio.sleep(LOOK_S)
+
+
+async def _have_forgotten(links: Links, worker: WorkerState, name: str) -> None:
+    try:
+        await links.call(worker, "POST", f"/internal/avatars/{name}/forget")
+    except (WorkerLost, VisavisError, aiohttp.ClientError) as error:
+        logger.info("the worker %s does not forget %s: %s", worker.name, name, error)

@@ -75,7 +75,11 @@ class RemoteSessions:
     async def watch(self) -> None:
         """Keeps what is known of the workers fresh, until it is cancelled."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                # Whoever stops looking takes a full server for full, and a lost worker for one that lives, for ever.
+                logger.exception("the workers could not be looked at")
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> Sequence[WorkerState]:
@@ -101,7 +105,7 @@ class RemoteSessions:
 
     @property
     def free(self) -> int:
-        """Places that nobody has taken."""
+        """Places that nobody has taken, or only somebody who is lost."""
         return sum(worker.free for worker in self._seen)
 
     def turned_away(self) -> None:

@@ -32,17 +32,22 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel
 
+from engine.avatar.card import CARD_FILE
 from engine.config import usable_cores
 from engine.errors import InvalidInput, NotFound
+from server.library import Library
 from server.live_session import LiveSession
 from server.middleware import error_response
 from server.services import SERVICES
+from server.sessions import Sessions
 from server.signaling import Description
 from server.stage import Stage, Wishes
 from server.worker.relay import RelayMemory
 from server.worker.wire import BEAT_S, MAX_BODY_BYTES, SECRET_HEADER, About, Fullness, Opened, Opening, Rejoining
 
 M = TypeVar("M", bound=BaseModel)
+Stamp = tuple[int, int]
+"""Tells an avatar from a later one of the same name."""
 
 internal_routes = web.RouteTableDef()
 
@@ -58,6 +63,8 @@ class Desk:
         """
         self.relay = relay
         self.draining = False
+        self.made: dict[str, Stamp] = {}
+        """Of each avatar made here that this process knows, by name: which one it knows."""
         self.changed = asyncio.Event()
         self._cores = cores or usable_cores()
         self._used = (_cpu_s(), time.monotonic())
@@ -98,6 +105,7 @@ def fullness(app: web.Application) -> Fullness:
         taken=sessions.taken,
         load=desk.load(),
         avatars=sorted({live.avatar for live in sessions.live}),
+        yielding=_yielding(sessions),
         draining=desk.draining,
         asked=sessions.asked,
     )
@@ -109,7 +117,7 @@ async def open_session(request: web.Request) -> web.Response:
     wanted = await _read(request, Opening)
     services = request.app[SERVICES]
     request.app[DESK].changed.set()
-    _learn(services.stage, wanted.avatar)
+    _learn(services.stage, request.app[DESK], wanted.avatar)
     avatar, wishes = services.stage.known(wanted.avatar), wanted.wishes()
     if wishes.former:
         wishes = _still_possible(services.stage, avatar, wishes)
@@ -161,7 +169,8 @@ async def _events(app: web.Application) -> AsyncIterator[dict[str, Any]]:
     beat_s = 0.0
     while not app[CLOSING].is_set():
         now_s = time.monotonic()
-        if (now := (sessions.taken, sessions.asked, desk.draining)) != before or now_s >= beat_s:
+        now = (sessions.taken, _yielding(sessions), sessions.asked, desk.draining)
+        if now != before or now_s >= beat_s:
             before, beat_s = now, now_s + BEAT_S
             yield {"state": fullness(app).model_dump()}
         if desk.relay is not None:
@@ -234,10 +243,31 @@ def _still_possible(stage: Stage, avatar: str, wishes: Wishes) -> Wishes:
     return wishes
 
 
-def _learn(stage: Stage, name: str) -> None:
-    """Takes up an avatar that was made in the gateway's studio since this process was started."""
-    if name not in stage.library.cards and stage.library.has_made(name):
-        stage.library.add(name)
+def known_made(stage: Stage) -> dict[str, Stamp]:
+    """Which avatars made here a stage has read, for ``Desk.made``."""
+    stamps = {name: _stamp(stage.library, name) for name in stage.library.cards if stage.library.is_made(name)}
+    return {name: stamp for name, stamp in stamps.items() if stamp is not None}
+
+
+def _learn(stage: Stage, desk: Desk, name: str) -> None:
+    """Takes up an avatar that was made in the gateway's studio since this process was started, and forgets one that was
+    deleted or replaced there: whoever was starting then, or could not be reached, was not told."""
+    library = stage.library
+    stamp = _stamp(library, name) if library.has_made(name) else None
+    if library.is_made(name) and desk.made.get(name) != stamp:
+        stage.forget(name)
+    if stamp is not None and name not in library.cards:
+        library.add(name)
+        desk.made[name] = stamp
+
+
+def _stamp(library: Library, name: str) -> Stamp | None:
+    """None where there is no card, and so no avatar."""
+    try:
+        found = (library.made_dir / name / CARD_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 async def _read(request: web.Request, model: type[M]) -> M:
@@ -247,6 +277,10 @@ async def _read(request: web.Request, model: type[M]) -> M:
         if len(body) > MAX_BODY_BYTES:
             raise InvalidInput("body_too_large", f"The body may have {MAX_BODY_BYTES} bytes at most.")
     return model.model_validate_json(bytes(body))
+
+
+def _yielding(sessions: Sessions) -> int:
+    return sessions.free - (sessions.places - sessions.taken)
 
 
 def _cpu_s() -> float:

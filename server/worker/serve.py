@@ -25,7 +25,7 @@ from server.app import Setting, create_app
 from server.gateway.fleet import SEPARATOR, Memory
 from server.services import SERVICES
 from server.stage import Stage
-from server.worker.internal import CLOSING, DESK, Desk, fullness, internal_routes, only_for
+from server.worker.internal import CLOSING, DESK, Desk, fullness, internal_routes, known_made, only_for
 from server.worker.keeper import Keeper
 from server.worker.relay import RelayMemory
 
@@ -59,6 +59,11 @@ class Worker:
     def taken(self) -> int:
         """Places taken."""
         return fullness(self._app).taken
+
+    @property
+    def yielding(self) -> int:
+        """How many of them are kept for browsers that were lost, and go to whoever wants them."""
+        return fullness(self._app).yielding
 
     @property
     def load(self) -> float:
@@ -150,6 +155,7 @@ def create_worker(
         relay.on_word = desk.changed.set
     else:
         app[DESK] = desk = Desk(None, cores)
+    desk.made = known_made(stage)
     keeper = Keeper(app[SERVICES].sessions, memory)
     keeping: list[asyncio.Task[None]] = []
 

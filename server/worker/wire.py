@@ -133,5 +133,6 @@ class Fullness(_Told):
     taken: int
     load: float
     avatars: list[str]
+    yielding: int = 0
     draining: bool = False
     asked: int = 0

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engine import cores
 from engine.avatar.bundle import write_avatar
 from engine.config import Config, usable_cores
 from engine.errors import BackendFailed
@@ -66,6 +67,18 @@ def test_what_others_took_meanwhile_is_added_and_makes_it_doubtful(monkeypatch):
     quiet, noisy = combined([told]), combined([told | {"busy_s": 1.1 * cores}])
     assert quiet.undisturbed and quiet.pictures_per_s == pytest.approx(100 / 0.98)
     assert not noisy.undisturbed and noisy.pictures_per_s == pytest.approx(200)
+
+
+def test_in_a_container_with_a_quota_others_of_the_machine_take_nothing_away(monkeypatch, tmp_path):
+    monkeypatch.setattr(capacity.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(capacity.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    (tmp_path / "groups").write_text("0::/\n")
+    (tmp_path / "cpu.max").write_text("800000 100000\n")
+    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cores, "_LIMITS", tmp_path)
+    told = {"pictures_per_s": 100.0, "cpu_s": 8.0, "wall_s": 1.0, "busy_s": 60.0}
+    assert combined([told]) == Capacity(100.0, True)
+    assert Config(workers="auto").workers == 8 and capacity.rough_places(Config()) == 16
 
 
 def test_processes_add_up_and_none_is_somebody_else(monkeypatch):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from engine.errors import AccessDenied, Busy
+from engine.errors import AccessDenied
 from server.access import tokens as tokens_module
 from server.access.tokens import Tokens
 
@@ -107,12 +107,49 @@ def test_a_signature_is_compared_in_constant_time(tokens: Tokens, monkeypatch):
 
 
 def test_spent_tokens_are_forgotten_when_they_have_expired_and_never_before(tokens: Tokens, clock: Clock, monkeypatch):
-    monkeypatch.setattr(tokens_module, "MAX_SPENT", 3)
-    minted = [tokens.mint("session", "", 60)[1] for _ in range(4)]
-    for claims in minted[:3]:
-        tokens.spend(claims)
-    with pytest.raises(Busy):
-        tokens.spend(minted[3])
+    monkeypatch.setattr(tokens_module, "MAX_SPENT", 6)
+    for _ in range(3):
+        tokens.spend(tokens.mint("session", "", 60)[1])
+        tokens.spend(tokens.mint("session", "key:1", 60)[1])
     clock.now += 61
     tokens.spend(tokens.mint("session", "", 60)[1])
-    assert len(tokens._spent) == len(tokens._forgettable) == 1
+    assert remembered(tokens) == [1, 0]
+
+
+def remembered(tokens: Tokens) -> list[int]:
+    """How many spent tokens are, of each issuer."""
+    assert all(len(spent.ids) == len(spent.forgettable) for spent in tokens._spent.values())
+    return [len(spent.ids) for spent in tokens._spent.values()]
+
+
+def test_who_spends_without_end_keeps_nobody_else_from_it(tokens: Tokens, clock: Clock, monkeypatch):
+    monkeypatch.setattr(tokens_module, "MAX_SPENT", 100)
+    mine, honest = tokens.mint("session", "embed:1", 300)
+    tokens.spend(honest)
+    spent = []
+    for _ in range(300):
+        clock.now += 1
+        token, claims = tokens.mint("page", "embed:1", 43_200)
+        tokens.spend(claims)
+        spent.append(token)
+    assert sum(remembered(tokens)) == 100
+    assert {refused(tokens, token, "page") for token in spent} == {"token_used", "token_expired"}, "none works again"
+    clock.now = honest.expires_s - 1
+    assert refused(tokens, mine) == "token_used"
+    for kind, by in (("session", "embed:1"), ("page", "embed:2"), ("session", ""), ("page", "embed:1")):
+        clock.now += 1
+        token, claims = tokens.mint(kind, by, 300 if kind == "session" else 43_200)
+        tokens.spend(tokens.check(kind, token))
+        assert refused(tokens, token, kind) == "token_used"
+    assert sum(remembered(tokens)) <= 100
+
+
+def test_a_token_that_may_have_been_spent_and_forgotten_is_not_spent_again(tokens: Tokens, clock: Clock, monkeypatch):
+    monkeypatch.setattr(tokens_module, "MAX_SPENT", 2)
+    _, first = tokens.mint("page", "embed:1", 600)
+    tokens.spend(first)
+    for _ in range(3):
+        clock.now += 1
+        tokens.spend(tokens.mint("page", "embed:1", 600)[1])
+    with pytest.raises(AccessDenied):
+        tokens.spend(first)

@@ -23,7 +23,7 @@ from tests.server.serving import Browser
 
 pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.may_block_loop]
+pytestmark = [pytest.mark.timeout(500), pytest.mark.may_block_loop]
 
 OPTIONS: dict[str, Any] = {"worker_cpus": 1.0, "max_sessions": 2, "log_level": "warning"}
 
@@ -181,7 +181,7 @@ async def test_a_killed_worker_takes_no_conversation_with_it(running: Running) -
         os.kill(worker["pid"], signal.SIGKILL)
         took_s = await guest.come_back(page=1)
         print(f"after kill -9 of the worker: {took_s:.2f} s to moving pictures")
-        assert took_s < 10
+        assert took_s < 25
         assert guest.id != former and guest.resumed
         assert "Hello there." in await guest.transcript(0)
         pictures = len(other.browser.pictures)
@@ -198,7 +198,7 @@ async def test_a_lost_node_takes_no_conversation_with_it(running: Running) -> No
         await asyncio.to_thread(running.cluster.kill_node, index)
         took_s = await guest.come_back(page=0)
         print(f"after the loss of the node: {took_s:.2f} s to moving pictures")
-        assert took_s < 10
+        assert took_s < 25
         assert guest.resumed
         assert "Good evening." in await guest.transcript(1)
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from engine.config import Config
-from server.cluster.directory import SETTLE_S, Directory
+from server.access.line import MAX_WAITING, RETRY_AFTER_S
+from server.cluster.directory import SETTLE_MOST_S, SETTLE_S, WAITING_WINDOW_S, Directory
 from server.cluster.keepsakes import LOST_FOR_S
 from server.cluster.roster import GONE_S, REPORT_S, SILENT_S, Report
 from server.cluster.settings import Settings
-from server.cluster.size import CALM_S, Size
+from server.cluster.size import CALM_S, Changes, Crew, Size, changes
 from server.gateway.fleet import Wanted, WorkerState
 
 
@@ -24,6 +25,7 @@ class Actor:
     node: str
     name: str
     taken: int = 0
+    yielding: int = 0
     epoch: str = ""
     drain: bool = False
     snapshots: dict[str, bytes] = field(default_factory=dict)
@@ -74,8 +76,9 @@ class Cluster:
 
     async def report(self, actor: Actor) -> None:
         state = WorkerState(
-            actor.name, f"http://{actor.node}:1", "s", "draining" if actor.drain else "ready", self.places, actor.taken
-        )
+            actor.name, f"http://{actor.node}:1", "s", "draining" if actor.drain else "ready", self.places, actor.taken,
+            yielding=actor.yielding,
+        )  # fmt: skip
         complete = not actor.epoch
         report = Report(
             actor.slot, actor.node, actor.settings.generation, state, 1, actor.epoch, dict(actor.snapshots), complete
@@ -148,6 +151,34 @@ async def test_a_reserved_place_is_free_again_when_nobody_came() -> None:
     assert (await cluster.directory.place(Wanted())).worker is None
     await cluster.live(3)
     assert (await cluster.directory.place(Wanted())).worker is not None
+
+
+async def test_a_place_that_is_kept_for_a_lost_browser_is_given_to_one_who_wants_it() -> None:
+    cluster = await started(Size(1, 1))
+    (actor,) = cluster.actors.values()
+    actor.taken, actor.yielding = 2, 1
+    await cluster.report_all()
+    assert (await cluster.directory.place(Wanted())).worker is not None
+    assert (await cluster.directory.place(Wanted())).worker is None, "once"
+    # The newcomer is there, in the place of the one that was lost; nothing is reserved for it any more.
+    actor.yielding = 0
+    await cluster.report_all()
+    assert (await cluster.directory.place(Wanted())).worker is None
+    actor.taken = 1
+    await cluster.report_all()
+    assert (await cluster.directory.place(Wanted())).worker is not None
+
+
+async def test_a_drained_worker_with_somebody_who_may_come_back_stays() -> None:
+    cluster = await started(Size(2, 2))
+    guest = await cluster.enter()
+    guest.yielding = 1
+    await cluster.directory.drain(guest.name)
+    await cluster.live(5)
+    assert guest.slot in cluster.actors
+    guest.taken = guest.yielding = 0
+    await cluster.live(2)
+    assert guest.slot not in cluster.actors
 
 
 async def test_one_line_for_all_gateways() -> None:
@@ -297,6 +328,97 @@ async def test_grows_with_the_crowd_and_shrinks_slowly() -> None:
     await cluster.live(3 * CALM_S)
     assert len(cluster.actors) == 1
     assert cluster.demanded[-1] == 1
+
+
+async def crowded(size: Size) -> Cluster:
+    """A cluster of four workers with three sessions each of ten."""
+    cluster = await started(size, room_by_node={"node-a": 20}, places=10)
+    while len(cluster.actors) < 4:
+        await cluster.directory.place(Wanted())
+        for actor in cluster.actors.values():
+            actor.taken = 10
+        await cluster.live(1)
+    for actor in cluster.actors.values():
+        actor.taken = 3
+    cluster.pending.clear()
+    await cluster.live(1)
+    assert len(cluster.actors) == 4
+    return cluster
+
+
+@pytest.mark.parametrize("unheard", [1, 2, 3])
+async def test_workers_that_are_not_heard_of_keep_their_sessions(unheard: int) -> None:
+    cluster = await crowded(Size(2, 20))
+    quiet = dict(list(cluster.actors.items())[:unheard])
+    heard = [actor for actor in cluster.actors.values() if actor.slot not in quiet]
+    cluster.report_all = lambda: report_each(cluster, heard)  # type: ignore[method-assign]
+    await cluster.live(GONE_S + 2 * CALM_S)
+    assert quiet.keys() <= cluster.actors.keys(), "whoever is not heard of may be there all the same"
+    assert sum(not actor.drain for actor in heard) >= min(2, len(heard)), "nor is one that is heard of drained for it"
+
+
+async def report_each(cluster: Cluster, actors: list[Actor]) -> None:
+    for actor in actors:
+        if actor.slot in cluster.actors:
+            await cluster.report(actor)
+
+
+async def test_a_new_directory_stops_nobody_who_has_not_reported_yet() -> None:
+    cluster = await crowded(Size(2, 20))
+    before = dict(cluster.actors)
+    first = next(iter(cluster.actors.values()))
+    cluster.directory = Directory(cluster, cluster.clock)
+    cluster.report_all = lambda: report_each(cluster, [first])  # type: ignore[method-assign]
+    await cluster.live(SETTLE_MOST_S + GONE_S + 5)
+    assert before.keys() <= cluster.actors.keys()
+
+
+async def test_an_actor_that_never_came_up_is_given_up_when_the_crowd_is_gone() -> None:
+    cluster = await started(Size(1, 3), room_by_node={"node-a": 1})
+    (actor,) = cluster.actors.values()
+    actor.taken = 2
+    await cluster.live(2)
+    assert cluster.pending, "for more there is no machine yet"
+    actor.taken = 0
+    await cluster.live(3)
+    assert not cluster.pending and actor.slot in cluster.actors
+
+
+async def test_whoever_waits_in_the_line_counts_once_however_often_he_asks() -> None:
+    cluster = await started(Size(1, 20), room_by_node={"node-a": 1}, places=4)
+    (actor,) = cluster.actors.values()
+    actor.taken = 4
+    await cluster.report_all()
+    tickets = [(await cluster.directory.place(Wanted(ticket="", priority=priority))).ticket for priority in (0, 5, 9)]
+    for _ in range(round(WAITING_WINDOW_S) // RETRY_AFTER_S):
+        await cluster.live(RETRY_AFTER_S)
+        for ticket in tickets:
+            assert (await cluster.directory.place(Wanted(ticket=ticket))).ticket == ticket
+    await cluster.live(1)
+    # Four who are there, three who wait, and one place to spare: four a worker.
+    assert cluster.demanded[-1] == 2
+    status = await cluster.directory.status()
+    assert (status["waiting"], status["refused_last_minute"]) == (3, 0)
+
+
+async def test_whoever_finds_no_place_in_the_line_counts_too() -> None:
+    cluster = await started(Size(1, 1), places=1)
+    await cluster.enter()
+    for _ in range(MAX_WAITING):
+        assert (await cluster.directory.place(Wanted(ticket=""))).ticket
+    assert (await cluster.directory.place(Wanted(ticket=""))).reason == "line_full"
+    assert (await cluster.directory.place(Wanted())).reason == "server_full"
+    assert (await cluster.directory.status())["refused_last_minute"] == 2
+
+
+def test_only_actors_that_were_no_worker_yet_are_given_up() -> None:
+    up = [Crew(f"up-{number}", True, places=10, taken=1) for number in range(2)]
+    unheard, new = Crew("unheard", False), Crew("new", False, is_new=True)
+    size = Size(1, 10)
+    assert changes(size, [*up, unheard, new], 0, 0, 0.0) == Changes(give_up=("new",))
+    assert changes(size, [*up, unheard], 0, 0, 0.0) == Changes()
+    assert changes(size, [*up, unheard], 0, 0, CALM_S) == Changes(drain=("up-0",)), "one of two is enough"
+    assert changes(size, [up[0], unheard], 0, 0, CALM_S) == Changes(), "but the only one that is heard of stays"
 
 
 async def test_a_gateway_with_other_options_is_told() -> None:

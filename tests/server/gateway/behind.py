@@ -34,13 +34,15 @@ class Workers:
         self.memory = LocalMemory()
         self.asked_of: list[str] = []
         self.reported: list[str] = []
+        self.starting: list[WorkerState] = []
 
     async def start(self, config: Config, name: str) -> None:
-        self.stages[name] = stage = FakeStage(config)
+        stage = FakeStage(config)
         stage.cards["tiny"] = dataclasses.replace(stage.cards["ada"], name="tiny", title="Tiny")
-        self.apps[name] = app = create_worker(config, stage, name=name, secret=SECRET)
-        self.servers[name] = AsInProduction(app)
-        await self.servers[name].start_server()
+        app = create_worker(config, stage, name=name, secret=SECRET)
+        server = AsInProduction(app)
+        await server.start_server()
+        self.stages[name], self.apps[name], self.servers[name] = stage, app, server
 
     async def remember(self) -> None:
         """What ``LocalFleet`` does with a worker's events."""
@@ -65,10 +67,11 @@ class Workers:
             told = fullness(app)
             address = str(self.servers[name].make_url("")).rstrip("/")
             state = "draining" if told.draining else "ready"
+            avatars = frozenset(told.avatars)
             shown.append(
-                WorkerState(name, address, SECRET, state, told.places, told.taken, 0.0, frozenset(told.avatars))
+                WorkerState(name, address, SECRET, state, told.places, told.taken, 0.0, avatars, told.yielding)
             )
-        return shown
+        return [*shown, *self.starting]
 
     async def place(self, wanted: Wanted) -> WorkerState:
         worker = pick(await self.workers(), wanted)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from engine.config import Config
-from engine.errors import Busy, ConfigInvalid
+from engine.errors import BackendFailed, Busy, ConfigInvalid
 from server.gateway.fleet import Wanted, WorkerState, pick, worker_of
 from server.gateway.local import HANG_S, LONGEST_DELAY_S, Backoff, LocalFleet
 from server.gateway.memory import LocalMemory
@@ -79,6 +78,10 @@ class _Timeless(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual_s
+
+    def stand_still(self, seconds: float) -> None:
+        """So much time passes in which nothing is done."""
+        self._virtual_s += seconds
 
 
 def in_virtual_time(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -149,10 +152,13 @@ class World:
     def __init__(self, drain_s: float = 0.0) -> None:
         self.started: list[FakeProcess] = []
         self.fail_with: Exception | None = None
+        self.refuse_with: Exception | None = None
         self.memory = LocalMemory()
         self.fleet = LocalFleet(2, self.start, self.memory, drain_s)
 
     async def start(self, name: str, number: int) -> FakeProcess:
+        if self.refuse_with is not None:
+            raise self.refuse_with
         self.started.append(FakeProcess(name, number, self))
         return self.started[-1]
 
@@ -190,6 +196,90 @@ def test_a_worker_that_hangs_is_as_good_as_dead():
     in_virtual_time(scene)
 
 
+def test_a_gateway_that_stood_still_itself_takes_nobody_for_hung():
+    async def scene() -> None:
+        world = World()
+        await world.fleet.open()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, _Timeless)
+        for _ in range(5):
+            # As after a SIGSTOP: every timer is due, and what the workers said has still to be read.
+            loop.stand_still(60)
+            await asyncio.sleep(1.7)
+        assert await world.names() == ["w1", "w2"] and len(world.started) == 2
+        world.started[0].hangs = True
+        await asyncio.sleep(HANG_S + 3)
+        assert sorted(await world.names()) == ["w2", "w3"], "whoever hangs is found out all the same"
+        await world.fleet.aclose()
+
+    in_virtual_time(scene)
+
+
+def test_whatever_goes_wrong_with_a_worker_its_place_is_filled_again():
+    async def scene() -> None:
+        world = World()
+        await world.fleet.open()
+        world.started[0].told.put_nowait({"state": {"no": "such thing"}})
+        await asyncio.sleep(4)
+        assert world.started[0].ends.done()
+        assert sorted(await world.names()) == ["w2", "w3"], "one that tells nonsense"
+        world.refuse_with = OSError(24, "Too many open files")
+        world.started[1].die()
+        await asyncio.sleep(30)
+        assert await world.names() == ["w3"] and await world.names("starting") == []
+        world.refuse_with = None
+        await asyncio.sleep(LONGEST_DELAY_S + 3)
+        assert len(await world.names()) == 2, "one that could not be started for a while"
+        await world.fleet.aclose()
+
+    in_virtual_time(scene)
+
+
+def test_a_replacement_that_fails_in_an_unforeseen_way_replaces_nothing():
+    async def scene() -> None:
+        world = World()
+        await world.fleet.open()
+        world.fail_with = RuntimeError("unforeseen")
+        world.fleet.roll()
+        await asyncio.sleep(10)
+        assert await world.names() == ["w1", "w2"]
+        assert not any(process.drains or process.terminated for process in world.started[:2])
+        await world.fleet.aclose()
+
+    in_virtual_time(scene)
+
+
+def test_an_unforeseen_failure_of_the_first_worker_ends_the_start():
+    async def scene() -> None:
+        world = World()
+        world.fail_with = RuntimeError("unforeseen")
+        with pytest.raises(BackendFailed):
+            await world.fleet.open()
+        await world.fleet.aclose()
+
+    in_virtual_time(scene)
+
+
+def test_a_place_that_yields_is_given_once():
+    async def scene() -> None:
+        world = World()
+        await world.fleet.open()
+        first, second = world.started
+        first.tell(taken=2, yielding=1)
+        second.tell(taken=2)
+        await asyncio.sleep(0.1)
+        assert (await world.fleet.place(Wanted())).name == "w1"
+        with pytest.raises(Busy):
+            await world.fleet.place(Wanted())
+        first.tell(yielding=0, asked=1)
+        await asyncio.sleep(0.1)
+        with pytest.raises(Busy):
+            await world.fleet.place(Wanted())
+        await world.fleet.aclose()
+
+    in_virtual_time(scene)
+
+
 def test_what_a_worker_said_last_is_remembered_when_it_is_dead():
     async def scene() -> None:
         world = World()
@@ -217,8 +307,7 @@ def test_two_newcomers_never_get_one_place():
             await world.fleet.place(Wanted())
         # One was refused, so that its place is free again; the other one came.
         world.started[0].tell(asked=2, taken=1)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
         assert (await world.fleet.place(Wanted())).name == "w1"
         with pytest.raises(Busy):
             await world.fleet.place(Wanted())
@@ -299,6 +388,7 @@ def test_a_stopping_server_waits_for_its_sessions_and_no_longer_than_it_may():
         world = World()
         await world.fleet.open()
         world.started[0].tell(taken=1)
+        await asyncio.sleep(0.1)
         loop = asyncio.get_running_loop()
         since_s = loop.time()
         loop.call_later(4, world.started[0].tell)
@@ -306,20 +396,5 @@ def test_a_stopping_server_waits_for_its_sessions_and_no_longer_than_it_may():
         await world.fleet.drain(30)
         assert 5 <= loop.time() - since_s < 6
         await world.fleet.aclose()
-
-    in_virtual_time(scene)
-
-
-def test_memory_is_bounded_by_time_and_number(monkeypatch):
-    async def scene() -> None:
-        clock = itertools.count(1000.0)
-        now = [next(clock)]
-        monkeypatch.setattr("server.gateway.memory.MAX_SESSIONS", 2)
-        memory = LocalMemory(lambda: now[0])
-        for name in ("a", "b", "c"):
-            await memory.keep(name, {"end_at_s": 1100.0})
-        assert await memory.recall("a") is None and await memory.recall("b") is not None
-        now[0] = 1101.0
-        assert await memory.recall("c") is None
 
     in_virtual_time(scene)

@@ -10,12 +10,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from engine.errors import VisavisError
+from engine.errors import InvalidInput, VisavisError
 from server.gateway.fleet import WorkerState
 from server.gateway.forward import Forwarder
 from server.gateway.links import Links
 from server.middleware import error_response, status_of
 from server.worker.wire import SECRET_HEADER
+from tests.server.serving import AsInProduction, eventually
 
 LIMIT = 1_000_000
 
@@ -38,6 +39,8 @@ class Stand:
         self.worker = web.Application()
         self.fleet = NoFleet()
         self.seen: list[web.Request] = []
+        self.codes: list[str] = []
+        self.body: AsyncIterator[bytes] | None = None
 
     async def up(self):
         self.server = TestServer(self.worker)
@@ -48,13 +51,14 @@ class Stand:
 
         async def forward(request: web.Request) -> web.StreamResponse:
             try:
-                return await forwarder.forward(request, state)
+                return await forwarder.forward(request, state, body=self.body)
             except VisavisError as error:
+                self.codes.append(error.code)
                 return error_response(status_of(error), error.code, error.message)
 
         gateway = web.Application()
         gateway.router.add_route("*", "/{path:.*}", forward)
-        return await self._make_client(gateway)
+        return await self._make_client(AsInProduction(gateway))
 
     async def down(self) -> None:
         await self.links.aclose()
@@ -143,6 +147,59 @@ async def test_an_upload_streams_and_ends_at_its_limit(stand: Stand):
 
     unknown = await client.post("/take", data=endless())
     assert unknown.status == 413 and (await unknown.json())["error"]["code"] == "body_too_large"
+
+
+async def swallow(request: web.Request) -> web.Response:
+    return web.json_response({"size": len(await request.read())})
+
+
+async def test_who_leaves_while_it_sends_costs_no_worker_its_good_name(stand: Stand):
+    stand.worker.router.add_post("/take", swallow)
+    client = await stand.up()
+    _, writer = await asyncio.open_connection(client.server.host, client.server.port)
+    writer.write(b"POST /take HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n" + bytes(100_000))
+    await writer.drain()
+    writer.transport.abort()
+    await eventually(lambda: bool(stand.codes))
+    assert stand.codes == ["body_incomplete"] and not stand.fleet.reported
+    whole = await client.post("/take", data=b"whole")
+    assert await whole.json() == {"size": 5}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (InvalidInput("audio_too_long", "Too long."), 413, "audio_too_long"),
+        (ConnectionResetError(), 400, "body_incomplete"),
+        (TimeoutError(), 408, "request_timeout"),
+        (aiohttp.ClientPayloadError(), 400, "body_incomplete"),
+    ],
+)
+async def test_what_is_wrong_with_a_body_is_told_and_no_worker_is_blamed(
+    stand: Stand, error: Exception, status: int, code: str
+):
+    async def broken() -> AsyncIterator[bytes]:
+        yield bytes(100_000)
+        raise error
+
+    stand.worker.router.add_post("/take", swallow)
+    client = await stand.up()
+    stand.body = broken()
+    response = await client.post("/take")
+    assert (response.status, (await response.json())["error"]["code"]) == (status, code)
+    assert not stand.fleet.reported
+
+
+async def test_a_body_in_place_of_the_request_s_own_has_the_same_limit(stand: Stand):
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(10_000)
+
+    stand.worker.router.add_post("/take", swallow)
+    client = await stand.up()
+    stand.body = endless()
+    response = await client.post("/take")
+    assert response.status == 413 and not stand.fleet.reported
 
 
 async def test_half_an_answer_never_looks_whole(stand: Stand):

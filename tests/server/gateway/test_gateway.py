@@ -271,6 +271,16 @@ async def test_an_avatar_that_was_made_meanwhile_is_known_to_the_workers(behind:
                 await asyncio.sleep(0.02)
 
 
+async def test_a_conversion_that_was_lost_with_its_worker_is_not_found(behind: Behind):
+    async with behind, Browser() as one, Browser() as other:
+        opened = [(await behind.open(browser))["session_id"] for browser in (one, other)]
+        session_id = next(it for it in opened if it.startswith("w2-"))
+        await behind.fleet.servers["w1"].close()
+        spoken = await behind.client.post(f"/sessions/{session_id}/audio?conversion=w1-abc")
+        assert spoken.status == 404 and (await spoken.json())["error"]["code"] == "conversion_not_found"
+        assert behind.fleet.reported == ["w1"]
+
+
 async def test_a_conversion_is_found_and_spoken_on_another_worker(behind: Behind):
     async with behind, Browser() as first, Browser() as browser:
         await behind.open(first)

@@ -23,7 +23,7 @@ from tests.server.gateway.processes import worker_pids
 from tests.server.serving import Browser
 from tests.server.test_main import ROOT, environment, free_port
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.may_block_loop]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.may_block_loop]
 
 
 class Running:
@@ -107,7 +107,7 @@ async def test_workers_die_and_are_replaced_and_none_outlives_its_gateway(avatar
             await again.watch(1)
             took_s = time.monotonic() - killed_s
             assert answer["resumed"] is True and answer["session_id"].startswith(f"{theirs}-")
-            assert took_s < 5, "seconds, on a machine that others use too"
+            assert took_s < 12, "seconds, on a machine that others use too"
             async with http.get(f"{server.url}/sessions/{answer['session_id']}/transcript") as response:
                 lines = [json.loads(line) for line in (await response.text()).splitlines()]
             assert lines[0]["text"] == "Hello!" and lines[1]["interrupted"]
