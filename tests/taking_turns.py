@@ -14,10 +14,9 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -56,32 +55,48 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     """Waits for this test's turn."""
     if not _is_shared():
         return (yield)
-    with _turn(alone=item.get_closest_marker("alone") is not None):
-        return (yield)
-
-
-@contextmanager
-def _turn(*, alone: bool) -> Iterator[None]:
-    LOCKS.mkdir(exist_ok=True)
-    with (LOCKS / "room.lock").open("a") as room:
-        # Whoever waits for the room to be empty keeps the door shut meanwhile.
-        with (LOCKS / "door.lock").open("a") as door, _locked(door, fcntl.LOCK_EX):
-            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        try:
-            yield
-        finally:
-            # Closing is not enough: a child that was forked meanwhile has the file open too.
-            fcntl.flock(room, fcntl.LOCK_UN)
-
-
-@contextmanager
-def _locked(file: Any, how: int) -> Iterator[None]:
-    fcntl.flock(file, how)
+    _room.enter(alone=_is_alone(item))
     try:
-        yield
+        return (yield)
     finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
+        # Others would take a while each to come and go between two tests that send them out.
+        if not (_is_alone(item) and nextitem is not None and _is_alone(nextitem)):
+            _room.leave()
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+class _Room:
+    """Where tests run: many at a time, or one that is alone."""
+
+    def __init__(self) -> None:
+        self._room: IO[str] | None = None
+
+    def enter(self, *, alone: bool) -> None:
+        """Waits until there is room; nothing where this process is in it already."""
+        if self._room is not None:
+            return
+        LOCKS.mkdir(exist_ok=True)
+        self._room = (LOCKS / "room.lock").open("a")
+        with (LOCKS / "door.lock").open("a") as door:
+            # Whoever waits for the room to be empty keeps the door shut meanwhile.
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(door, fcntl.LOCK_UN)
+
+    def leave(self) -> None:
+        """Makes room for others."""
+        if self._room is not None:
+            # Closing is not enough: a child that was forked meanwhile has the file open too.
+            fcntl.flock(self._room, fcntl.LOCK_UN)
+            self._room.close()
+            self._room = None
+
+
+_room = _Room()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,9 +15,9 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.browser.serving import Server, serving
+
 SEATS = 2
-START_S = 60.0
 LEFT_S = 20.0
 """Who was answered and never connected keeps a place for 15 s."""
 PATIENCE_S = 20.0
@@ -61,21 +58,6 @@ RECORD_COMMANDS = """
 """Commands that went to the server, and the microphone that is open."""
 
 LIVE = "visavis.state === 'live' && visavis.classList.contains('showing')"
-
-
-@dataclass
-class Server:
-    """A running server.
-
-    Attributes:
-        url: of the page, with a trailing slash.
-        process: the server itself.
-        data_dir: where it keeps what it was given.
-    """
-
-    url: str
-    process: subprocess.Popen[bytes]
-    data_dir: Path
 
 
 @dataclass
@@ -155,44 +137,10 @@ class Visit:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server with ``SEATS`` places, on a port of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log.txt"
+    """The server with ``SEATS`` places."""
     # Avatars that the tests make are nobody's business.
-    data_dir = tmp_path_factory.mktemp("data")
-    environment = os.environ | {
-        "VISAVIS_MAX_SESSIONS": str(SEATS),
-        "VISAVIS_PORT": str(port),
-        "VISAVIS_DATA_DIR": str(data_dir),
-    }
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "server"], cwd=REPOSITORY, env=environment, stdout=output, stderr=output
-        )
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        wait_until_healthy(url, process, log)
-        yield Server(url, process, data_dir)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end_s = time.monotonic() + START_S
-    while time.monotonic() < end_s:
-        assert process.poll() is None, f"the server ended:\n{log.read_text()}"
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{url}healthz", timeout=2).close()
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"the server is not healthy after {START_S} s:\n{log.read_text()}")
+    with serving(tmp_path_factory.mktemp("data"), max_sessions=SEATS) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

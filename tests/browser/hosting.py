@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.browser.conftest import PATIENCE_S, Server, Visit
+from tests.browser.conftest import PATIENCE_S, Visit
+from tests.browser.serving import Server
 
 EVENTS = (
     "ready state speaking user_speaking user_transcript avatar_transcript interrupted sound microphone bubble ending "

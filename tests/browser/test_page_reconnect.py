@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 
 import pytest
 
-from tests.browser.conftest import REPOSITORY, Server, Visit, wait_until_healthy
+from tests.browser.conftest import Visit
+from tests.browser.serving import free_port, serving
 
 
 @pytest.fixture
 def own_server(tmp_path):
     """A server that a test may end and start again, on the same port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"VISAVIS_PORT": str(port), "VISAVIS_DATA_DIR": str(tmp_path), "VISAVIS_GREETING": ""}
-    log = tmp_path / "log.txt"
-    started = []
-
-    def start() -> Server:
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "server"], cwd=REPOSITORY, env=environment, stdout=output, stderr=output
-            )
-        started.append(process)
-        url = f"http://127.0.0.1:{port}/"
-        wait_until_healthy(url, process, log)
-        return Server(url, process, tmp_path)
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+    port = free_port()
+    with contextlib.ExitStack() as running:
+        yield lambda: running.enter_context(serving(tmp_path, port, greeting=""))
 
 
 def lines(visited) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import urllib.request
 from typing import Any
 
-from tests.browser.conftest import Server
+from tests.browser.serving import Server
 
 
 def call(server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -5,43 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.browser.conftest import REPOSITORY, Server, Visit, wait_until_healthy
+from tests.browser.conftest import Visit
+from tests.browser.serving import serving
 from tests.server.gateway.processes import worker_pids
 
 
 @pytest.fixture
 def two_workers(tmp_path):
     """A server with two workers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "VISAVIS_PORT": str(port), "VISAVIS_DATA_DIR": str(tmp_path), "VISAVIS_WORKERS": "2",
-        "VISAVIS_MAX_SESSIONS": "4", "VISAVIS_GREETING": "",
-    }  # fmt: skip
-    log = tmp_path / "log.txt"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "server"], cwd=REPOSITORY, env=environment, stdout=output, stderr=output
-        )
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        wait_until_healthy(url, process, log)
-        yield Server(url, process, tmp_path)
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with serving(tmp_path, workers=2, max_sessions=4, greeting="") as running:
+        yield running
 
 
 def test_conversation_goes_on_in_another_process(browser, two_workers):
