@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Literal
 
@@ -205,10 +206,7 @@ class Session:
             self._mirror.stop()
 
     async def ask(self, text: str) -> int:
-        """Has a typed text answered, in place of whatever is being said.
-
-        Returns:
-            The turn's id, as events call it.
+        """Has a typed text answered, in place of whatever is being said; returns the turn's id, as events call it.
 
         Raises:
             TextInvalid: ``text_empty`` or ``text_too_long``.
@@ -218,9 +216,11 @@ class Session:
         self._require_started()
         dialogue = self._require_dialogue()
         self._limits.require_text(text)
-        await self.interrupt()
-        self._require_open()
-        return dialogue.ask(text.strip())
+        # Nobody may take the floor in between, so nothing is waited for until it is taken.
+        self._silence()
+        turn_id = dialogue.ask(text.strip())
+        await self._agenda.stop()
+        return turn_id
 
     def push_to_talk(self, down: bool | None) -> None:
         """The talk key goes down or up; None listens always again. Raises NotFound as ``ask``."""
@@ -358,17 +358,18 @@ class Session:
         return self._require_started().frames
 
     async def aclose(self) -> None:
-        """Ends frames and events, cancels and awaits all tasks. Idempotent and time-limited."""
+        """Ends frames and events, cancels and awaits all tasks, whatever fails. Idempotent and time-limited."""
         if self._closed:
             return
         self._closed = True
-        if self._dialogue is not None:
-            await self._dialogue.aclose()
-        await self._tasks.aclose()
-        if self._producer is not None:
-            await self._producer.aclose()
-            self._metrics.sessions.dec()
-        self._narrator.events.close()
+        async with AsyncExitStack() as stages:  # the last is ended first
+            stages.callback(self._narrator.events.close)
+            if self._producer is not None:
+                stages.callback(self._metrics.sessions.dec)
+                stages.push_async_callback(self._producer.aclose)
+            stages.push_async_callback(self._tasks.aclose)
+            if self._dialogue is not None:
+                stages.push_async_callback(self._dialogue.aclose)
 
     def _voice_failed(self, error: VisavisError, speech: Speech) -> None:
         self._metrics.failures("voice").inc()

@@ -95,6 +95,11 @@ class Turn:
     heard_out: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
+    @property
+    def awaits_words(self) -> bool:
+        """Whether its words are not known yet, and nothing is said to it."""
+        return self.stage == "recogniser" and self.reply is None
+
 
 class Answerer:
     """Answers turns of one dialogue; it decides nothing about whose turn it is. For arguments see ``Dialogue``.

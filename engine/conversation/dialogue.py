@@ -24,6 +24,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Literal
 
 import numpy as np
@@ -122,11 +123,8 @@ class Dialogue:
             self._follow(self._turns.heard(probability, self._now_s()))
 
     def ask(self, text: str) -> int:
-        """Answers a typed text, in place of what is being answered; interrupt the session first.
-
-        Returns:
-            The turn's id.
-        """
+        """Answers a typed text in place of what is being answered; returns the turn's id. Silence the session first."""
+        self.cut()
         self._greeted = True
         turn = self._new_turn(self._now_s())
         turn.text, turn.stage = text, "model"
@@ -193,12 +191,13 @@ class Dialogue:
         return [*self._history.lines, *(self._answerer.so_far(turn) if (turn := self._floor.turn) is not None else ())]
 
     async def aclose(self) -> None:
-        """Ends every task and the recogniser. Idempotent and time-limited."""
+        """Ends every task, the recogniser and the answerer, whatever fails. Idempotent and time-limited."""
         self._closed = True
-        self._ear.drop()
-        await self._tasks.aclose()
-        await self._ear.aclose()
-        await self._answerer.aclose()
+        async with AsyncExitStack() as stages:  # the last is ended first
+            stages.push_async_callback(self._answerer.aclose)
+            stages.push_async_callback(self._ear.aclose)
+            stages.push_async_callback(self._tasks.aclose)
+            self._ear.drop()
 
     # Turn-taking --------------------------------------------------------------------------------------------------
 
@@ -229,11 +228,9 @@ class Dialogue:
                     # Where Stop or a typed text has ended the pause, what was paused is gone, and what came must stay.
                     if self._paused:
                         self._paused = False
-                        self._floor.yield_up()
+                        self._floor.interrupt()
                         self._tasks.start(self._speaker.cut_off(), "cut-off")
-                    contender, self._floor.contender = self._floor.contender, None
-                    if contender is not None:
-                        self._floor.begin(contender)
+                    self._floor.promote()
                 case "turn_dropped":
                     self._tell_user(False)
                     self._ear.drop()
@@ -255,9 +252,8 @@ class Dialogue:
 
     def _take_up(self) -> None:
         """What seemed to go on was nothing: what it withdrew is answered after all."""
-        if self._floor.turn is not None:
-            self._floor.turn.superseded = False
-        elif text := self._floor.inherit(""):
+        self._floor.reinstate()
+        if self._floor.turn is None and (text := self._floor.inherit("")):
             turn = self._new_turn(self._now_s())
             turn.text, turn.stage = text, "model"
             self._floor.begin(turn)
@@ -363,9 +359,8 @@ class Dialogue:
     async def _apologise(self, turn: Turn, error: VisavisError) -> None:
         self._metrics.failures(turn.stage).inc()
         self._speaker.tell("error", **error.to_dict(), turn_id=turn.turn_id)
-        if turn is self._floor.contender:
-            self._floor.contender = None
         if turn is not self._floor.turn:
+            self._floor.finish(turn, "failed")
             return  # somebody else has the floor
         voiceless = turn.reply is not None and turn.reply.failed
         try:

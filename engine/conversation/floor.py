@@ -99,6 +99,25 @@ class Floor:
             self._tasks.start(self._speaker.cut_off(before.reply), "cut-off")
         self.begin(turn)
 
+    def interrupt(self) -> None:
+        """Ends the answer that waits, paused; a turn whose words are still awaited is what paused it, and stays."""
+        if self.turn is not None and not self.turn.awaits_words:
+            self.yield_up()
+
+    def promote(self) -> None:
+        """Gives the floor to the contender, if there is one; nobody else has it."""
+        contender, self.contender = self.contender, None
+        if contender is not None:
+            self.begin(contender)
+
+    def reinstate(self) -> None:
+        """The person did not go on speaking: whoever waits for words keeps them."""
+        turns = [turn for turn in (self.contender, self.turn) if turn is not None]
+        for turn in turns:
+            turn.superseded = False
+        if self.turn is not None and not any(turn.awaits_words for turn in turns):
+            self.carried = ""  # they were said over an answer, which goes on
+
     def yield_up(self) -> None:
         """Ends the answer that is being heard or made."""
         turn, self.turn = self.turn, None
@@ -115,7 +134,10 @@ class Floor:
         self.yield_up()
 
     def finish(self, turn: Turn, outcome: Outcome) -> None:
-        """A turn has come to its end; keeps and tells that, if it had the floor or was meant for somebody else."""
+        """A turn has come to its end; keeps and tells that, if it had the floor or was meant for somebody else.
+
+        One that has no words to leave to the next is told, nothing more.
+        """
         had_it = turn is self.turn
         if had_it:
             self.turn = None
@@ -123,6 +145,8 @@ class Floor:
             self.contender = None
         if had_it or outcome == "not_addressed":
             self._answerer.keep(turn, outcome)
+        elif turn.superseded and turn.awaits_words and turn.addressed:
+            self._answerer.tell(turn, outcome)
 
     @staticmethod
     def _cancel(turn: Turn) -> None:

@@ -111,14 +111,17 @@ class TurnTaker:
             text: all of them, not only the new ones; empty when nothing was understood.
             final: no more will come.
             now_s: seconds.
-            turn: number of the turn they belong to; the words of an earlier turn are ignored. None: the latest.
+            turn: number of the turn they belong to; those of an earlier one can only interrupt. None: the latest.
             own: they are the avatar's, come back through the microphone; so far nobody has said anything.
         """
         self._advance(now_s)
         if turn is not None and turn != self._turn:
-            # The words of the turn that made the avatar wait may come when the next has begun.
-            if self._floor == "held" and not own and self._is_real(text):
-                self._interrupt()
+            # The words of the turn that makes the avatar wait, or made it, may come when the next has begun.
+            if not own and self._is_real(text):
+                if turn == self._doubted_turn and self._floor != "held" and self._is_over():
+                    self._hold()
+                if self._floor == "held":
+                    self._interrupt()
             self._decide()
             return self._told()
         self._text, self._own, self._final = "" if own else text, own, final
@@ -127,7 +130,7 @@ class TurnTaker:
         silent = self._user != "speaking" and not self._voiced
         if final and not self._is_real(self._text) and self._floor == "held" and silent:
             self._let_go()
-        elif self._is_meant() and self._doubted_turn == self._turn and self._floor == "clear" and self._is_over():
+        elif self._is_meant() and self._doubted_turn == self._turn and self._floor != "held" and self._is_over():
             self._hold()
         self._decide()
         return self._told()
@@ -179,6 +182,7 @@ class TurnTaker:
         if mode != self._mode:
             self._drop_turn()
             self._let_go()
+            self._doubted_turn = None
             self._mode = mode
             self._pressed = self._voiced = False
         self._decide()
@@ -298,7 +302,6 @@ class TurnTaker:
         self._text = ""
         self._own = self._final = False
         self._opening = ""
-        self._doubted_turn = None
         self._emit("speech_started", self._began_s)
 
     def _release(self) -> None:
@@ -327,10 +330,11 @@ class TurnTaker:
             self._emit("turn_dropped", self._voice_s)
         self._user = "quiet"
         self._forget_voice()
+        doubted = self._doubted_turn
         if self._floor == "held":
             self._let_go()
-        # Nobody is listening for its words any more.
-        self._doubted_turn = None
+        # Nobody is listening for its words any more; those of an earlier turn may still come.
+        self._doubted_turn = doubted if doubted != self._turn else None
 
     def _hold(self) -> None:
         self._floor = "held"

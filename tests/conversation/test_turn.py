@@ -267,6 +267,30 @@ def test_words_that_come_too_late_still_interrupt() -> None:
     assert talk.words("please stop", final=True, turn=1) == ["barge_in", "interrupted"]
 
 
+@pytest.mark.parametrize("noise_s", [0.16, 0.2])
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 1.0])
+def test_words_that_come_too_late_still_interrupt_after_or_in_a_noise(noise_s: float, after_s: float) -> None:
+    talk = over_avatar()
+    talk.voice(0.4)
+    talk.silence(3)
+    talk.voice(noise_s)
+    talk.silence(after_s)
+    assert talk.words("please stop", final=True, turn=1) == ["barge_in", "interrupted"]
+
+
+def test_only_the_words_of_a_turn_that_made_the_avatar_wait_come_too_late() -> None:
+    talk = over_avatar()
+    talk.voice(0.4)
+    talk.silence(3)
+    talk.voice(0.2)
+    talk.silence(1)
+    assert talk.taker.turn == 2 and talk.kinds[-1] == "turn_dropped"
+    assert talk.words("please stop", final=True, turn=2) == []
+    assert talk.words("mm-hm", final=True, turn=1) == []
+    talk.avatar(speaking=False)
+    assert talk.words("please stop", final=True, turn=1) == []
+
+
 def test_the_words_of_the_turn_before_confirm_what_the_next_continues() -> None:
     talk = over_avatar()
     talk.voice(0.4)
