@@ -4,7 +4,8 @@ Place in the flow: POST /conversions -> upload -> VoiceStage -> GET /conversions
 
 Invariants:
     * few are kept at a time and each is as long as a file may be, so their memory is bounded;
-    * one that nobody asks about for ``KEEP_S`` is given up, whatever it has come to;
+    * one that nobody asks about for ``KEEP_S`` is given up, whatever it has come to; one whose sender left before it
+      began is not begun;
     * ids are unguessable: whoever has one may hear and delete that conversion and no other.
 """
 
@@ -24,7 +25,7 @@ from aiohttp import web
 
 from engine.aio import Tasks
 from engine.conversation.voice.base import VoiceChange, VoiceStage
-from engine.errors import BackendFailed, Busy, InvalidInput, NotFound, VisavisError
+from engine.errors import BackendFailed, Busy, Closed, InvalidInput, NotFound, VisavisError
 from engine.types import PLAYOUT_RATE
 from engine.voice_stages import VoiceStages
 from server.uploads import Uploads
@@ -120,6 +121,7 @@ class Conversions:
             NotFound: ``voice_conversion_unknown``.
             Busy: ``conversions_busy``, or as ``Uploads.sound``.
             AudioInvalid: as ``Uploads.sound``.
+            Closed: ``client_gone``: whoever sent the file has left.
             VisavisError: as ``VoiceStages.stage``.
         """
         if not change.changes:
@@ -131,6 +133,9 @@ class Conversions:
             stage = await self._stages.stage(change)
             assert stage is not None, "something is changed"
             samples = await self._uploads.sound(request)
+            if request.transport is None or request.transport.is_closing():
+                # Nobody learns the id, so nobody would ever give the place back.
+                raise Closed("client_gone", "Whoever sent the file has left.")
             conversion = Conversion(self._new_id(), len(samples))
             self._kept[conversion.id] = conversion
         finally:

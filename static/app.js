@@ -183,7 +183,8 @@ function chooseWay(chosen) {
   if (WAYS[way].mode !== head.mode) head.setMode(WAYS[way].mode);
   heard.clear();
   talk.holds = WAYS[way].holds;
-  if (["typed", "say"].includes(way) && microphone.open) talk.stop();
+  // Also one that the browser still asks about.
+  if (["typed", "say"].includes(way) && talk.state !== "off") talk.stop();
   else talk.refresh();
   introduce(faces);
 }

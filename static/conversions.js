@@ -21,7 +21,8 @@ const POLL_MS = 400;
  */
 export async function speakConverted(head, file, voice, { onProgress, onPhase, signal }) {
   if (file.size > head.config.audio_max_bytes) throw problem("file_too_large");
-  let { id, state, progress, error } = await head.api.convert(file, voice, { onProgress, signal });
+  if (!head.session) throw problem("not_connected");
+  let { id, state, progress, error } = await head.api.convert(head.session, file, voice, { onProgress, signal });
   try {
     onPhase(t("file.changing"));
     while (state !== "done") {

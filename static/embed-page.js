@@ -304,15 +304,20 @@ function setAvatar(avatar) {
   head.setAttribute("avatar", avatar);
   head.forgetStyle();
   introduce(avatar);
-  // A new face is a new session.
-  if (!["new", "closed", "stopped"].includes(live.state)) head.connect();
+  notice.hush("avatar_unknown");
+  // A new face is a new session; and what waited for a face that exists begins now.
+  const waited = live.reason?.code === "avatar_unknown" || (live.state === "new" && query.has("autostart"));
+  if (waited || !["new", "closed", "stopped"].includes(live.state)) head.connect();
 }
 
 async function setMicrophone(on) {
   if (!on) return talk.stop();
   if (mic === "off") throw new Problem("microphone_off", "This embed has no microphone: its attribute mic says so.");
-  if (!microphone.open) await talk.start();
-  if (!microphone.open) throw micError;
+  micError = null;
+  if (talk.state === "off") talk.start();
+  // Somebody may have asked before, and the browser may ask for as long as it likes.
+  while (talk.state === "asking") await new Promise((resolve) => talk.addEventListener("change", resolve, { once: true }));
+  if (!microphone.open) throw micError ?? new Problem("microphone_off", "The microphone was switched off while the browser asked for it.");
   return undefined;
 }
 
@@ -351,11 +356,12 @@ try {
   document.documentElement.dataset.label = head.config.ai_label === false ? "off" : "on";
   introduce(avatar);
   composer.measure();
-  if (avatar && !faces.some((face) => face.name === avatar)) throw problem("avatar_unknown");
+  // Also with a face that does not exist: the page around can only name another one to a frame that is ready.
   ready();
   const absent = missing(wantedFeatures.filter((feature) => feature !== "fullscreen"));
   if (absent.length) tell(policyProblem(absent, wantedFeatures), { sticky: true });
-  if (query.has("autostart")) head.connect();
+  if (avatar && !faces.some((face) => face.name === avatar)) tell(problem("avatar_unknown"), { sticky: true });
+  else if (query.has("autostart")) head.connect();
 } catch (error) {
   tell(error, { sticky: true });
 }

@@ -4,8 +4,8 @@
  * Place in the flow: beside `peer.js`; `app.js` joins the two. Sound only goes in here: what people hear is played by
  * the video element, never by WebAudio, because browsers cancel the echo of peer connections only.
  *
- * Invariants: at most one track is open; a failure is a `Problem` whose code names its cause; muting keeps the track,
- * so that unmuting is instant and asks nothing.
+ * Invariants: at most one track is open; what was asked for is not opened any more once somebody has let it go or asked
+ * for another; a failure is a `Problem` whose code names its cause; muting keeps the track, so that unmuting is instant and asks nothing.
  *
  * Events: `level` {level: 0..1} about thirty times a second while open, `lost` when the device goes away,
  * `devices` when some were plugged in or out.
@@ -32,6 +32,8 @@ export class Microphone extends EventTarget {
   #context = null;
   #timer = 0;
   #muted = false;
+  /** Counts what was asked for, and that it was let go: who asks may be answered much later. */
+  #asked = 0;
 
   /** @param {{raw?: boolean}} options raw: none of the browser's processing, for measurements */
   constructor({ raw = false } = {}) {
@@ -62,12 +64,13 @@ export class Microphone extends EventTarget {
    * Open a microphone, in place of the one that is open.
    *
    * @param {string} [deviceId] one of `devices()`; the system's choice when left out
-   * @returns {Promise<MediaStreamTrack>}
+   * @returns {Promise<MediaStreamTrack|null>} null when it was let go meanwhile, or another one was asked for
    * @throws {import("./protocol.js").Problem} `microphone_denied`, `_missing`, `_busy`, `_insecure` or `_policy`
    */
   async start(deviceId) {
     if (!navigator.mediaDevices?.getUserMedia) throw problem("microphone_insecure");
     if (document.featurePolicy?.allowsFeature?.("microphone") === false) throw problem("microphone_policy");
+    const asked = (this.#asked += 1);
     let stream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({
@@ -80,22 +83,32 @@ export class Microphone extends EventTarget {
         },
       });
     } catch (error) {
+      if (asked !== this.#asked) return null;
       throw problem(CODES[error.name] ?? "microphone_busy");
     }
-    this.stop();
+    if (asked !== this.#asked) {
+      stream.getTracks().forEach((track) => track.stop());
+      return null;
+    }
+    this.#release();
     this.#stream = stream;
     this.muted = this.#muted;
     this.track.addEventListener("ended", () => {
       if (this.#stream !== stream) return;
-      this.stop();
+      this.#release();
       this.dispatchEvent(new CustomEvent("lost"));
     });
     this.#measure(stream);
     return this.track;
   }
 
-  /** Let the device go. */
+  /** Let the device go, and the one that is asked for. */
   stop() {
+    this.#asked += 1;
+    this.#release();
+  }
+
+  #release() {
     clearInterval(this.#timer);
     this.#context?.close();
     this.#context = null;

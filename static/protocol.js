@@ -224,13 +224,14 @@ export class Api {
 
   /**
    * Have the voice of a sound file changed.
+   * @param {string} session whoever has one may, also where the server asks for a key
    * @param {Blob} file
    * @param {{pitch: number, formant: number, conversion: string}} voice
    * @param {{onProgress?: (fraction: number) => void, signal?: AbortSignal}} options of the upload
    * @returns {Promise<{id: string, state: string, progress: number}>}
    */
-  convert(file, { pitch, formant, conversion }, options) {
-    return this.#upload(`conversions?${new URLSearchParams({ pitch, formant, conversion })}`, file, options);
+  convert(session, file, { pitch, formant, conversion }, options) {
+    return this.#upload(`conversions?${new URLSearchParams({ pitch, formant, conversion })}`, file, { ...options, bearer: session });
   }
 
   /** How far a conversion is. */
@@ -249,12 +250,13 @@ export class Api {
   }
 
   /** XMLHttpRequest, because fetch cannot tell how much of an upload has gone. */
-  #upload(path, file, { onProgress, signal } = {}) {
+  #upload(path, file, { onProgress, signal, bearer } = {}) {
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest();
       request.open("POST", this.url(path));
       request.responseType = "json";
       request.setRequestHeader("Content-Type", file.type || "application/octet-stream");
+      if (bearer) request.setRequestHeader("Authorization", `Bearer ${bearer}`);
       request.upload.onprogress = (e) => e.lengthComputable && onProgress?.(e.loaded / e.total);
       request.onerror = () => reject(problem("server_gone"));
       request.onabort = () => reject(new DOMException("The upload was cancelled.", "AbortError"));

@@ -89,12 +89,18 @@ export function follow(id, tell) {
   return new Promise((resolve, reject) => {
     const stream = new EventSource(`avatars/${id}/job/events`);
     let timer = 0;
+    let over = false;
     const end = (settle, value) => {
+      over = true;
       stream.close();
       clearTimeout(timer);
       settle(value);
     };
-    const take = (job) => (OVER.has(job.state) ? end(resolve, job) : tell(job));
+    const later = () => {
+      clearTimeout(timer);
+      timer = setTimeout(ask, POLL_MS);
+    };
+    const take = (job) => !over && (OVER.has(job.state) ? end(resolve, job) : tell(job));
     stream.addEventListener("job", (e) => take(JSON.parse(e.data)));
     // A proxy may not let streams through; asking now and then always works.
     const ask = async () => {
@@ -103,12 +109,10 @@ export function follow(id, tell) {
       } catch (error) {
         if (error.code !== "server_gone") return end(reject, error);
       }
-      if (stream.readyState !== EventSource.OPEN) timer = setTimeout(ask, POLL_MS);
+      // Either of the two may have seen the end.
+      if (!over && stream.readyState !== EventSource.OPEN) later();
       return undefined;
     };
-    stream.onerror = () => {
-      clearTimeout(timer);
-      timer = setTimeout(ask, POLL_MS);
-    };
+    stream.onerror = later;
   });
 }

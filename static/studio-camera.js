@@ -3,7 +3,8 @@
  *
  * Place in the flow: `studio.js` opens and closes it; what it makes is a `Blob` like a chosen file.
  *
- * Invariants: the camera's light is out whenever the finder is not shown; pictures are never mirrored, only the finder.
+ * Invariants: the camera's light is out whenever the finder is not shown, however late the browser lets the page have it;
+ * pictures are never mirrored, only the finder.
  */
 
 import { Problem } from "./protocol.js";
@@ -17,16 +18,24 @@ const WORDS = {
   NotFoundError: ["camera_missing", "There is no camera. Choose a file instead."],
   OverconstrainedError: ["camera_missing", "There is no camera that fits. Choose a file instead."],
 };
+const LOST = ["camera_lost", "The camera went away. Plug it in and try again, or choose a file."];
 const BUSY = ["camera_busy", "Another program holds the camera. Close that program and try again, or choose a file."];
 
 export class Camera {
   #finder;
   #stream = null;
   #recorder = null;
+  #lost;
+  /** Counts what was asked for, and that it was let go: who asks may be answered much later. */
+  #asked = 0;
 
-  /** @param {HTMLVideoElement} finder where the picture is shown */
-  constructor(finder) {
+  /**
+   * @param {HTMLVideoElement} finder where the picture is shown
+   * @param {(error: Problem) => void} lost is told `camera_lost` when the camera goes away by itself
+   */
+  constructor(finder, lost) {
     this.#finder = finder;
+    this.#lost = lost;
   }
 
   get recording() {
@@ -38,9 +47,14 @@ export class Camera {
     return FORMATS.some((format) => globalThis.MediaRecorder?.isTypeSupported(format));
   }
 
-  /** Ask for the camera and show its picture. @throws {Problem} `camera_denied`, `camera_missing`, `camera_busy` */
+  /**
+   * Ask for the camera and show its picture.
+   * @returns {Promise<boolean>} false when it was let go meanwhile, or asked for again
+   * @throws {Problem} `camera_denied`, `camera_missing`, `camera_busy`
+   */
   async open() {
     if (!navigator.mediaDevices?.getUserMedia) throw new Problem("camera_insecure", "Cameras need a secure page: open it through https:// or on http://localhost, or choose a file.");
+    const asked = (this.#asked += 1);
     let stream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({
@@ -48,16 +62,30 @@ export class Camera {
         video: { width: { ideal: 1280 }, height: { ideal: 960 }, frameRate: { ideal: 30 }, facingMode: "user" },
       });
     } catch (error) {
+      if (asked !== this.#asked) return false;
       throw new Problem(...(WORDS[error.name] ?? BUSY));
+    }
+    if (asked !== this.#asked) {
+      stream.getTracks().forEach((track) => track.stop());
+      return false;
     }
     this.close();
     this.#stream = stream;
+    for (const track of stream.getTracks()) {
+      track.addEventListener("ended", () => {
+        if (this.#stream !== stream) return;
+        this.close();
+        this.#lost(new Problem(...LOST));
+      });
+    }
     this.#finder.srcObject = stream;
     await this.#finder.play().catch(() => {});
+    return this.#stream === stream;
   }
 
-  /** Let the camera go; a film that is being made is thrown away. */
+  /** Let the camera go, and the one that is asked for; a film that is being made is thrown away. */
   close() {
+    this.#asked += 1;
     const recorder = this.#recorder;
     this.#recorder = null;
     if (recorder && recorder.state !== "inactive") recorder.stop();
@@ -82,10 +110,17 @@ export class Camera {
    * @param {number} seconds
    * @param {(left: number) => void} tick told the whole seconds left
    * @returns {Promise<Blob|null>} null when the camera was closed meanwhile
+   * @throws {Problem} `camera_lost`
    */
-  film(seconds, tick) {
+  async film(seconds, tick) {
     const format = FORMATS.find((name) => MediaRecorder.isTypeSupported(name));
-    const recorder = new MediaRecorder(this.#stream, { mimeType: format, videoBitsPerSecond: BITS_PER_S });
+    let recorder;
+    try {
+      recorder = new MediaRecorder(this.#stream, { mimeType: format, videoBitsPerSecond: BITS_PER_S });
+      recorder.start();
+    } catch {
+      throw new Problem(...LOST);
+    }
     const parts = [];
     this.#recorder = recorder;
     return new Promise((resolve) => {
@@ -100,9 +135,8 @@ export class Camera {
         clearInterval(timer);
         const kept = this.#recorder === recorder;
         this.#recorder = null;
-        resolve(kept ? new Blob(parts, { type: format.split(";")[0] }) : null);
+        resolve(kept && parts.length ? new Blob(parts, { type: format.split(";")[0] }) : null);
       };
-      recorder.start();
     });
   }
 }

@@ -48,6 +48,7 @@ const TITLES = {
   camera_denied: "The camera is blocked",
   camera_missing: "No camera",
   camera_busy: "The camera is in use",
+  camera_lost: "The camera went away",
   key_required: "A key is needed",
   key_unknown: "This key is not known",
   server_gone: "The server does not answer",
@@ -60,7 +61,7 @@ let sending = null;
 let job = "";
 let shown = "";
 
-const camera = new Camera($("finder"));
+const camera = new Camera($("finder"), leaveCamera);
 const shelf = new Shelf((avatar) => !sending && !job && present(avatar), tell, (action) => withKey(action));
 
 // --- words -------------------------------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ const TIP = $("tip").textContent;
 $("film").addEventListener("click", async () => {
   hush();
   try {
-    await camera.open();
+    if (!(await camera.open())) return;
     $("tip").textContent = TIP;
     view("camera");
     $("shoot").focus();
@@ -184,7 +185,13 @@ $("film").addEventListener("click", async () => {
     tell(error);
   }
 });
-$("leave").addEventListener("click", () => view(file ? "chosen" : "empty"));
+/** Back to what was there before the camera, because of an error if there is one. */
+function leaveCamera(error) {
+  view(file ? "chosen" : "empty");
+  if (error) tell(error);
+}
+
+$("leave").addEventListener("click", () => leaveCamera());
 $("shoot").addEventListener("click", () => camera.photo().then(choose, tell));
 $("record").hidden = !Camera.films;
 $("record").addEventListener("click", async () => {
@@ -192,11 +199,15 @@ $("record").addEventListener("click", async () => {
   $("record").setAttribute("aria-pressed", "true");
   $("shoot").hidden = true;
   $("tip").textContent = "Look into the camera, lips closed, and breathe. Blinking is fine.";
-  const clip = await camera.film(FILM_S, (left) => ($("record-label").textContent = `${left} s`));
-  $("record").setAttribute("aria-pressed", "false");
-  $("record-label").textContent = `Film ${FILM_S} s`;
-  $("shoot").hidden = false;
-  choose(clip);
+  try {
+    choose(await camera.film(FILM_S, (left) => ($("record-label").textContent = `${left} s`)));
+  } catch (error) {
+    leaveCamera(error);
+  } finally {
+    $("record").setAttribute("aria-pressed", "false");
+    $("record-label").textContent = `Film ${FILM_S} s`;
+    $("shoot").hidden = false;
+  }
 });
 addEventListener("pagehide", () => camera.close());
 

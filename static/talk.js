@@ -6,6 +6,7 @@
  * States: `off`, `asking` for permission; then, where it listens always, `on` and `muted`, and where it is held, `ready` and `held`.
  *
  * Invariants:
+ *   - no microphone opens once it was stopped, however late the browser answers; of two that are asked for, the last one counts;
  *   - held, and a moment longer, is the only time at which sound leaves the browser while the microphone is one to hold;
  *   - a key that comes up where nobody sees it, in another window or under a system dialog, counts as up;
  *   - who can click but not hold, as with a screen reader, clicks to begin and clicks to end.
@@ -39,6 +40,8 @@ export class Talk extends EventTarget {
   #microphone;
   #head;
   #state = "off";
+  /** What it was before the browser was asked. */
+  #before = "off";
   #holds = false;
   /** What holds it down: "pointer", "key", "click", or "" while it is up. */
   #pressed = "";
@@ -69,7 +72,8 @@ export class Talk extends EventTarget {
     microphone.addEventListener("level", ({ detail }) => button.style.setProperty("--level", microphone.muted ? 0 : detail.level.toFixed(3)));
     microphone.addEventListener("lost", () => {
       head.setMicrophone(null);
-      this.#set("off");
+      // Another one may have been asked for.
+      if (this.#state !== "asking") this.#set("off");
     });
     language.addEventListener("change", () => this.#describe());
     this.#set("off");
@@ -100,19 +104,22 @@ export class Talk extends EventTarget {
 
   /** Open a microphone, in place of the one that is open. */
   async start(deviceId) {
-    const before = this.#state;
+    if (this.#state !== "asking") this.#before = this.#state;
     this.#set("asking");
     try {
       const track = await this.#microphone.start(deviceId);
+      // Stopped, or the choice has changed: whoever did that says what becomes of it.
+      if (!track) return;
+      this.#settle(this.#before === "muted");
       await this.#head.setMicrophone(track);
-      this.#settle(this.#holds ? false : before === "muted");
     } catch (error) {
-      this.#set(this.#microphone.open ? before : "off");
+      if (this.#microphone.open) this.#settle(this.#before === "muted");
+      else this.#set("off");
       this.dispatchEvent(new CustomEvent("failed", { detail: { error } }));
     }
   }
 
-  /** Let the microphone go. */
+  /** Let the microphone go, and the one that is asked for. */
   stop() {
     this.#release();
     this.#microphone.stop();

@@ -15,6 +15,7 @@ from engine.__main__ import main
 from engine.avatar.bundle import read_card
 from engine.avatar.prepare import CreateOptions, Progress
 from engine.cli import avatar_create
+from engine.errors import BackendFailed
 from tests.fakes import FakeLipSync, tiny_avatar
 
 
@@ -75,3 +76,26 @@ def test_preview_shows_the_avatar_resting_speaking_and_resting() -> None:
 def test_preview_must_be_an_mp4(capsys: pytest.CaptureFixture[str]) -> None:
     assert create("--name", "ada", "--synthetic", "--preview", "ada.gif") == 2
     assert "*.mp4" in capsys.readouterr().err and not Path("avatars").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--preview", "nowhere/ada.mp4"), ("--preview", "ada.mp4", "--preview-text", "...")]
+)
+def test_a_preview_that_cannot_be_is_refused_before_any_work(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(avatar_create, "create_avatar", lambda *_: pytest.fail("worked for nothing"))
+    assert create("--name", "ada", "--synthetic", *arguments) == 2
+    assert capsys.readouterr().err and not Path("avatars").exists()
+
+
+def test_a_preview_that_fails_leaves_the_avatar_that_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert create("--name", "ada", "--consent", "Ada Example, 2026-11-21, greeting visitors") == 0
+
+    def away(*_: object, **__: object) -> None:
+        raise BackendFailed("model_missing", "The lip-sync model is not installed.")
+
+    monkeypatch.setattr(registry, "create_lipsync", away)
+    assert create("--name", "ada", "--synthetic", "--force", "--preview", "ada.mp4", "--preview-text", "Hello.") != 0
+    assert read_card(Path("avatars/ada")).consent == "Ada Example, 2026-11-21: greeting visitors"
+    assert not Path("ada.mp4").exists()

@@ -1,6 +1,6 @@
 """``python -m engine avatar create``: a photo or a video becomes an avatar, with a preview of it speaking.
 
-Place in the flow: arguments -> ``engine.avatar.prepare`` -> folder of avatars (-> preview video).
+Place in the flow: arguments -> ``engine.avatar.prepare`` (-> preview video) -> folder of avatars.
 
 Invariant: with any mistake, on Ctrl-C, and after a failure, the avatars are as they were before.
 """
@@ -65,12 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes, installs and previews an avatar.
+    """Makes, previews and installs an avatar.
 
     Raises:
         PortraitInvalid: the source cannot or may not be used; says why and what to do.
         AvatarInvalid: the name is unusable.
-        InvalidInput: the preview cannot be written.
+        InvalidInput: the preview cannot be written, or its text not be spoken.
         ConfigInvalid: an option is wrong.
         BackendFailed: the face models are not installed, or the preview failed.
     """
@@ -80,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
     )
     # Before minutes of work, not after them.
     check_free(config.avatars_dir, args.name, force=args.force)
-    if args.preview is not None and args.preview.suffix.lower() != ".mp4":
-        raise InvalidInput("output_invalid", f"Cannot write {args.preview}: the preview must be named *.mp4.")
+    speech = None if args.preview is None else _preview_speech(args.preview, args.preview_text, config)
     with tqdm(total=_BAR_STEPS, bar_format="{desc:<28}{bar} {percentage:3.0f}% {elapsed}",
               disable=True if args.quiet else None) as bar:  # fmt: skip
 
@@ -90,13 +89,14 @@ def run(args: argparse.Namespace) -> int:
             bar.update(max(0, round(share * _BAR_STEPS) - bar.n))
 
         avatar = create_avatar(args.source, options, progress)
+    # A preview that fails leaves the avatars as they were.
+    if speech is not None:
+        _preview(args.preview, speech, avatar, config)
     folder = install_avatar(config.avatars_dir, avatar, force=args.force)
     if not args.quiet:
         size, seconds = avatar.size[0], len(avatar.frames) / avatar.fps
         print(f"{folder}: {size}x{size}, {seconds:.1f} s loop")
-    if args.preview is not None:
-        _preview(args.preview, args.preview_text, avatar, config)
-        if not args.quiet:
+        if speech is not None:
             print(f"{args.preview}: the avatar speaking")
     return 0
 
@@ -122,9 +122,17 @@ def consent_text(args: argparse.Namespace) -> str:
     return f"{who}, {when}: {scope}"
 
 
-def _preview(path: Path, text: str, avatar: Avatar, config: Config) -> None:
+def _preview_speech(path: Path, text: str, config: Config) -> np.ndarray:
+    """(N,) int16 mono 48 kHz of what is said in the preview, once it is sure that there is a place for it."""
+    if path.suffix.lower() != ".mp4":
+        raise InvalidInput("output_invalid", f"Cannot write {path}: the preview must be named *.mp4.")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InvalidInput("output_invalid", f"Cannot write {path}: it is a folder, or its folder does not exist.")
+    return asyncio.run(spoken(text, config))
+
+
+def _preview(path: Path, speech: np.ndarray, avatar: Avatar, config: Config) -> None:
     """Writes a video in which the avatar rests, speaks and rests again."""
-    speech = asyncio.run(spoken(text, config))
     before, after = (np.zeros(round(seconds * PLAYOUT_RATE), np.int16) for seconds in (_IDLE_BEFORE_S, _IDLE_AFTER_S))
     lipsync = registry.create_lipsync(config.lipsync, precision=config.precision, weights_dir=config.weights_dir)
     with Recorder(path, avatar.size) as recorder:

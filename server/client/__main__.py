@@ -1,7 +1,7 @@
 """``python -m server.client``: talk to an avatar from a terminal.
 
 Invariants:
-    * what a person can mend is one line on stderr and exit code 1;
+    * what a person can mend is one line on stderr and exit code 1; a typed line that is refused ends nothing;
     * with ``--say`` or ``--ask`` and no ``--mic`` it ends when everything was said, else when the input ends, unless a
       microphone or a number of seconds says otherwise.
 """
@@ -129,22 +129,31 @@ async def _lines(head: TalkingHead, wanted: argparse.Namespace, typed: bool) -> 
     if typed:
         lines = _typed_lines()
         while (line := await lines.get()) is not None:
-            match line.strip().partition(" "):
-                case ("", *_):
-                    pass
-                case ("/quit", *_):
-                    return
-                case ("/interrupt", *_):
-                    await head.interrupt()
-                case ("/say", _, text):
-                    await head.say(text)
-                case _:
-                    await head.ask(line.strip())
+            if line.split()[:1] == ["/quit"]:
+                return
+            try:
+                await _obey(head, line.strip())
+            except VisavisError as error:
+                if not head.connected:
+                    raise
+                print(f"  ! {error.message}", file=sys.stderr, flush=True)
         if wanted.mic or wanted.seconds:
             # Whoever has no terminal says by other means when it is enough.
             await head.ended()
     else:
         await asyncio.sleep(_TAIL_S)
+
+
+async def _obey(head: TalkingHead, line: str) -> None:
+    match line.partition(" "):
+        case ("", *_):
+            pass
+        case ("/interrupt", *_):
+            await head.interrupt()
+        case ("/say", _, text):
+            await head.say(text)
+        case _:
+            await head.ask(line)
 
 
 async def _said(head: TalkingHead, text: str) -> None:

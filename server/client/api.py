@@ -29,7 +29,7 @@ class Api:
 
     def __init__(self, url: str, key: str = "") -> None:
         """Args: url: the page's address; key: an API key or session token, where the server asks for one."""
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http: aiohttp.ClientSession | None = None
         self.has_key = key.startswith("vk_")
@@ -52,7 +52,7 @@ class Api:
             )
         sent: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
         try:
-            async with self._http.request(method, self._url + path, **sent) as response:
+            async with self._http.request(method, self.url + path, **sent) as response:
                 if response.status >= 400:
                     raise await _refusal(response)
                 if response.content_type == "application/json":
@@ -60,7 +60,7 @@ class Api:
                 return await response.text() or None
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise BackendFailed(
-                "server_unreachable", f"There is no answer from {self._url}; is the server running there?"
+                "server_unreachable", f"There is no answer from {self.url}; is the server running there?"
             ) from error
 
     async def aclose(self) -> None:

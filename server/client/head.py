@@ -86,10 +86,15 @@ class TalkingHead:
         """Opens a session and waits until it is connected.
 
         Raises:
-            VisavisError: what the server refused, ``server_unreachable``, or ``connection_failed``.
+            VisavisError: what the server refused, ``server_unreachable`` (also where something else answers), or
+                ``connection_failed``.
         """
         signaling.allow_loopback_only_hosts()
         admission = await self._api.call("GET", "/config.json")
+        if not isinstance(admission, dict):
+            raise BackendFailed(
+                "server_unreachable", f"What answers at {self._api.url} is no Visavis; check the address."
+            )
         if admission.get("access") == "closed" and self._api.has_key:
             # Credentials for relays come with a token alone.
             admission = await self._api.call("POST", "/tokens", {})

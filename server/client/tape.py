@@ -7,7 +7,7 @@ its sound at the same moment, and a network only ever delays: the least differen
 stream, each stream's own, relates them to within the fastest packet's jitter.
 
 Invariants: the file begins with the first picture and is as long as the sound; a lost picture is the one before it, and
-lost sound is silence.
+lost sound is silence; after a failure nothing more is written.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import deque
 
 import numpy as np
 
+from engine.errors import VisavisError
 from engine.recorder import Recorder
 from engine.types import FRAME_MS, FRAME_SAMPLES, PLAYOUT_RATE, AvatarFrame
 from server.client.media import Picture, Sound
@@ -36,6 +37,7 @@ class Tape:
         self._path = path
         self._crf = crf
         self._recorder: Recorder | None = None
+        self._failed = False
         self._pictures: deque[Picture] = deque(maxlen=MAX_PICTURES)
         self._shown: np.ndarray | None = None
         self._picture_offset_s = float("inf")
@@ -65,7 +67,10 @@ class Tape:
             self._write()
 
     def close(self) -> None:
-        """Completes the file. Raises ``recording_empty`` when there was nothing to record."""
+        """Completes the file, unless writing it has failed. Raises ``recording_empty`` when nothing was recorded."""
+        if self._failed:
+            # Whoever fed it was told why, and the recorder has left nothing.
+            return
         if self._pictures and self._sound_pts_s is not None:
             # Silence is not sent: where there are pictures but no more sound, there was none.
             sound_at_s = self._sound_pts_s + len(self._sound) / PLAYOUT_RATE + self._sound_offset_s
@@ -87,4 +92,8 @@ class Tape:
         while self._pictures and self._pictures[0].pts_s + self._picture_offset_s < at_s + FRAME_S / 2:
             self._shown = self._pictures.popleft().image
         if self._shown is not None and self._recorder is not None:
-            self._recorder.write(AvatarFrame(self._shown, audio, self._recorder.frames))
+            try:
+                self._recorder.write(AvatarFrame(self._shown, audio, self._recorder.frames))
+            except VisavisError:
+                self._failed = True
+                raise

@@ -122,7 +122,7 @@ def _make(folder: Path, task: dict[str, Any], progress: Progress) -> None:
     made = install_avatar(folder / MADE_FOLDER, avatar)
     try:
         _preview(made / PREVIEW_FILE, avatar, task, progress)
-    except BackendFailed as error:
+    except (BackendFailed, InvalidInput) as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
             raise
         # An avatar without a preview is still an avatar.

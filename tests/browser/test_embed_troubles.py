@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from server.access.embeds import Embeds
 from tests.browser.test_embed import ELEMENT, SILENT, outcome
+from tests.browser.test_troubles import ASKING
 
 FRAME = '<iframe src="SERVER/embed?avatar=maya" width="360" height="480"></iframe>'
 
@@ -126,6 +129,34 @@ def test_avatar_that_does_not_exist_is_named(hosted):
     assert page.until_told("error")["code"] == "avatar_unknown"
     assert outcome(page, "head.start()")[0] == "avatar_unknown"
     assert page.frame().is_visible("#notice")
+
+
+@pytest.mark.parametrize("attribute", ["", "autostart"])
+def test_avatar_that_is_named_rightly_afterwards_comes_alive(hosted, attribute):
+    page = hosted.open(f'<talking-head id="head" avatar="nobody" mic="off" {attribute}></talking-head>')
+    page.until_told("error", code="avatar_unknown")
+    if not attribute:
+        assert outcome(page, "head.start()")[0] == "avatar_unknown"
+    page.js("head.setAttribute('avatar', 'leo')")
+    page.until_live()
+    assert page.frame().inner_text("#name") == "Leo"
+    assert not page.frame().is_visible("#notice")
+
+
+def test_microphone_that_is_allowed_after_the_end_stays_closed(hosted):
+    page = hosted.open(ELEMENT, route=lambda context: context.add_init_script(ASKING))
+    page.until_told("ready")
+    frame = page.frame()
+    frame.click("#begin")
+    page.until_true(lambda: frame.evaluate("asked.length"), "the browser's question")
+    frame.click("#end")
+    frame.evaluate("asked[0].allow()")
+    closed = "opened.length && opened.every((track) => track.readyState === 'ended')"
+    page.until_true(lambda: frame.evaluate(closed), "a closed microphone")
+    page.js("void (window.wanted = head.setMicrophone(true).catch(({ code }) => code))")
+    page.until_true(lambda: frame.evaluate("asked.length === 2"), "another question")
+    assert outcome(page, "head.setMicrophone(false)")[0] == "done"
+    assert page.js("wanted") == "microphone_off"
 
 
 def test_key_opens_the_portrait_on_its_own_pages_as_often_as_wanted(hosted, server):

@@ -14,6 +14,7 @@ import pytest
 from engine.avatar.face_models import model_file
 from engine.errors import BackendFailed
 from tests.browser.conftest import wait_for_places
+from tests.browser.test_troubles import ASKING
 
 # The work alone may take WORK_S, and one limit holds for a test and its second try.
 pytestmark = pytest.mark.timeout(900)
@@ -73,6 +74,7 @@ def names(server) -> list[str]:
         return [card["name"] for card in json.load(answer)["avatars"]]
 
 
+@pytest.mark.alone  # the work gives way to everything else, other tests included
 def test_a_photo_becomes_a_portrait_that_speaks_lives_and_can_be_deleted(visit, server, photo):
     visited = visit("studio")
     page = visited.page
@@ -118,6 +120,7 @@ def test_making_can_be_cancelled_and_nothing_typed_is_lost(visit, server, photo)
     assert "zoe" not in names(server)
 
 
+@pytest.mark.alone  # the work gives way to everything else, other tests included
 def test_a_film_of_no_face_is_refused_with_a_sentence(visit):
     visited = visit("studio", microphone=False, permissions=["camera"])
     page = visited.page
@@ -133,6 +136,79 @@ def test_a_film_of_no_face_is_refused_with_a_sentence(visit):
     visited.until("!document.querySelector('#notice').hidden", WORK_S)
     assert "face" in page.inner_text("#notice").lower()
     assert page.input_value("#title") == "Nobody"
+
+
+CAMERA = {"microphone": False, "permissions": ["camera"]}
+UNPLUG = "document.querySelector('#finder').srcObject.getTracks().forEach((track) => track.stop())"
+
+
+def look(visited) -> None:
+    """Opens the camera and waits for its picture."""
+    visited.page.click("#film")
+    visited.until(f"{EASEL} === 'camera' && document.querySelector('#finder').videoWidth > 0")
+
+
+def test_filming_with_a_camera_that_is_gone_is_explained_and_can_be_tried_again(visit):
+    visited = visit("studio", **CAMERA)
+    look(visited)
+    visited.js(UNPLUG)
+    visited.page.click("#record")
+    visited.until(f"{EASEL} === 'empty'")
+    assert "The camera went away" in visited.page.inner_text("#notice")
+    look(visited)
+    assert visited.page.inner_text("#record-label") == "Film 10 s" and visited.page.is_visible("#shoot")
+    visited.page.click("#record")
+    visited.until("document.querySelector('#record').ariaPressed === 'true'")
+
+
+def test_camera_that_goes_away_is_noticed(visit):
+    visited = visit("studio", **CAMERA)
+    look(visited)
+    visited.page.click("#record")
+    visited.js("window.track = document.querySelector('#finder').srcObject.getTracks()[0]")
+    # Browsers tell it when a device goes away, and not when a page stops it.
+    visited.js("void track.dispatchEvent(new Event('ended'))")
+    visited.until(f"{EASEL} === 'empty' && track.readyState === 'ended'")
+    assert "The camera went away" in visited.page.inner_text("#notice")
+    visited.until("document.querySelector('#record-label').textContent === 'Film 10 s'")
+
+
+def test_camera_that_is_allowed_too_late_stays_off(visit, photo):
+    visited = visit("studio", script=ASKING, **CAMERA)
+    visited.page.click("#film")
+    visited.until("asked.length")
+    visited.page.set_input_files("#file", str(photo))
+    visited.until(f"{EASEL} === 'chosen'")
+    visited.js("asked[0].allow()")
+    visited.until("opened.length && opened.every((track) => track.readyState === 'ended')")
+    assert visited.js(EASEL) == "chosen"
+
+
+def test_nobody_asks_for_a_job_that_is_over(visit):
+    visited = visit("studio")
+    asked = visited.js(
+        """async () => {
+            const later = setTimeout;
+            window.setTimeout = (call, ms) => later(call, Math.min(ms, 1));
+            // A proxy that lets no streams through.
+            window.EventSource = class {
+                readyState = 2;
+                constructor() {
+                    later(() => this.onerror());
+                }
+                addEventListener() {}
+                close() {}
+            };
+            const states = ["running", "done"];
+            let asked = 0;
+            window.fetch = async () => Response.json({ state: states[asked++] ?? "done" });
+            const { follow } = await import("./studio-api.js");
+            await follow("job", () => {});
+            await new Promise((resolve) => later(resolve, 500));
+            return asked;
+        }"""
+    )
+    assert asked == 2
 
 
 def test_a_real_person_needs_a_consent(visit, photo):

@@ -42,6 +42,64 @@ def test_failing_microphone_is_explained(visit, script, words):
     assert visited.notice() == ""
 
 
+ASKING = """
+    const open = MediaDevices.prototype.getUserMedia;
+    window.asked = [];
+    window.opened = [];
+    MediaDevices.prototype.getUserMedia = function (wanted) {
+        return new Promise((resolve, reject) => window.asked.push({
+            allow: async () => {
+                const stream = await open.call(this, wanted.video ? { video: true } : { audio: true });
+                window.opened.push(...stream.getTracks());
+                resolve(stream);
+            },
+            refuse: (name) => reject(new DOMException("", name)),
+        }));
+    };
+"""
+"""A browser that asks the person, and a person who takes their time: ``asked[0].allow()``."""
+TALK = "document.querySelector('#talk').dataset.state"
+
+
+def test_microphone_that_is_allowed_after_it_was_given_up_stays_closed(visit):
+    visited = visit(script=ASKING).alive()
+    visited.page.click("#talk-button")
+    visited.until("asked.length")
+    visited.choose("way", "typed")
+    visited.js("asked[0].allow()")
+    visited.until("opened.length && opened.every((track) => track.readyState === 'ended')")
+    assert visited.js(TALK) == "off"
+
+
+def test_last_of_several_microphones_counts_and_stays_muted(visit):
+    visited = visit(script=ASKING).alive()
+    visited.page.click("#talk-button")
+    visited.until("asked.length")
+    visited.js("asked[0].allow()")
+    visited.until(f"{TALK} === 'on'")
+    visited.page.click("#talk-button")
+    visited.page.click("#settings-button")
+    visited.until("document.querySelectorAll('#devices option').length > 1")
+    first, second = visited.js("[...document.querySelectorAll('#devices option')].slice(0, 2).map((o) => o.value)")
+    visited.choose("devices", first)
+    visited.choose("devices", second)
+    visited.until("asked.length === 3")
+    visited.js("asked[2].allow()")
+    visited.js("asked[1].allow()")
+    visited.until(f"{TALK} === 'muted'")
+    visited.until("opened.length === 3 && opened[2].readyState === 'ended'")
+    assert visited.js("[opened[1].readyState, opened[1].enabled]") == ["live", False]
+    visited.until("document.querySelectorAll('#devices option').length > 1")
+    visited.choose("devices", first)
+    visited.choose("devices", second)
+    visited.until("asked.length === 5")
+    visited.js("asked[3].allow()")
+    visited.js("asked[4].refuse('NotReadableError')")
+    visited.until(f"{TALK} === 'muted'")
+    assert "The microphone is in use" in visited.notice()
+    assert visited.js("opened.map((track) => track.readyState)") == ["ended", "live", "ended", "ended"]
+
+
 def test_full_server_is_explained_and_can_be_tried_again_at_once(visit):
     first, second = visit().alive(), visit().alive()
     third = visit()

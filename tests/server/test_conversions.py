@@ -12,10 +12,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from server import conversions
+from server import conversions, uploads
 from server.conversions import CONVERSIONS, MAX_KEPT
 from tests.conversation.voice.made_up import save_voice
-from tests.server.serving import Server, serve
+from tests.server.serving import Server, eventually, serve
 from tests.server.test_api import error_of, wav
 
 
@@ -101,6 +101,27 @@ async def test_few_are_kept_at_a_time(server: Server, slow: asyncio.Event):
     await begun(server)
     await server.client.app[CONVERSIONS].aclose()
     assert (await server.client.get(f"/conversions/{ids[1]}")).status == 404
+
+
+async def test_a_file_whose_sender_has_left_takes_no_place(server: Server, slow: asyncio.Event):
+    sound = uploads.Uploads.sound
+    decoded = asyncio.Queue()
+
+    async def until_the_sender_left(self, request, chunks=None):
+        samples = await sound(self, request, chunks)
+        decoded.put_nowait(None)
+        await eventually(lambda: request.transport is None)
+        return samples
+
+    with patch.object(uploads.Uploads, "sound", until_the_sender_left):
+        for _ in range(MAX_KEPT):
+            sending = asyncio.create_task(server.client.post("/conversions?pitch=4", data=wav(0.5)))
+            await decoded.get()
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        await eventually(lambda: not server.client.app[CONVERSIONS]._coming)
+    await begun(server)
+    await server.client.app[CONVERSIONS].aclose()
 
 
 async def test_one_that_nobody_asks_about_is_given_up(server: Server):

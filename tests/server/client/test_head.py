@@ -7,8 +7,10 @@ import asyncio
 import av
 import numpy as np
 import pytest
+from aiohttp import web
 
 from engine.errors import AccessDenied, BackendFailed, Busy, Closed, InvalidInput, NotFound
+from engine.recorder import Recorder
 from engine.types import PLAYOUT_RATE, Event
 from server.access.keys import ApiKeys
 from server.client import TalkingHead
@@ -100,6 +102,38 @@ async def test_nobody_there_and_nobody_let_in_are_errors_that_say_so(aiohttp_cli
         async with TalkingHead(url_of(server), avatar="nobody"):
             pass
     assert server.services.sessions.taken == 0
+
+
+@pytest.mark.parametrize("answer", ["<!doctype html>A router's page", "[]"])
+async def test_something_else_at_the_address_is_an_error_that_says_so(aiohttp_server, answer):
+    async def answers(_: web.Request) -> web.Response:
+        return web.Response(text=answer, content_type="application/json" if answer == "[]" else "text/html")
+
+    app = web.Application()
+    app.router.add_get("/config.json", answers)
+    other = await aiohttp_server(app)
+    with pytest.raises(BackendFailed) as wrong:
+        async with TalkingHead(str(other.make_url("/"))):
+            pass
+    assert wrong.value.code == "server_unreachable" and str(other.port) in wrong.value.message
+
+
+async def test_a_recording_that_fails_says_why_and_leaves_nothing(server, tmp_path, monkeypatch):
+    write, refused = Recorder.write, []
+
+    def full(self, frame):
+        if self.frames < 3 or refused:
+            return write(self, frame)
+        self.discard()
+        refused.append(frame)
+        raise BackendFailed("recording_failed", "The recording failed: No space left on device.")
+
+    monkeypatch.setattr(Recorder, "write", full)
+    async with TalkingHead(url_of(server)) as head:
+        with pytest.raises(BackendFailed) as failed:
+            await head.record(tmp_path / "seen.mp4")
+    assert "No space left" in failed.value.message
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_recording_has_picture_and_sound_in_step(server, tmp_path):

@@ -44,6 +44,14 @@ async def test_typed_lines_are_asked_said_and_silence_it(server, monkeypatch):
     assert server.session.interrupts == 1
 
 
+async def test_a_line_that_is_refused_ends_nothing(server, monkeypatch, capsys):
+    typed = "/say\nWho are you?\n/quit\n"
+    assert await (await talk(server, typed=typed, monkeypatch=monkeypatch)) == 0
+    assert server.session.asked_texts == ["Who are you?"]
+    error = capsys.readouterr().err
+    assert error.startswith("  ! ") and error.count("\n") == 1
+
+
 async def test_events_are_printed_as_json(server, monkeypatch, capsys):
     running = await talk(server, "--json", "--ask", "Who are you?", monkeypatch=monkeypatch)
     await eventually(lambda: server.stage.sessions and server.session.asked_texts, timeout_s=10)

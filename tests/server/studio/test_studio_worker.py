@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
+from engine.avatar import prepare
 from engine.avatar.bundle import load_avatar
 from engine.avatar.face_models import model_file
 from engine.config import Config
@@ -15,7 +17,8 @@ from engine.errors import BackendFailed, PortraitInvalid
 from server.studio.order import Order
 from server.studio.process import WorkerProcess
 from server.studio.sniff import sniff
-from server.studio.worker import check_clip
+from server.studio.worker import MADE_FOLDER, PREVIEW_FILE, _make, check_clip
+from tests.fakes import tiny_avatar
 from tests.server.studio import files
 
 pytestmark = pytest.mark.may_block_loop
@@ -63,6 +66,18 @@ async def test_a_clip_becomes_an_avatar(make):
     folder, told = await make(MAYA.read_bytes())
     assert len(load_avatar(folder / "made" / "test").frames) >= 12
     assert "following the face" in {stage for stage, _ in told}
+
+
+def test_a_sentence_that_makes_no_sound_costs_the_preview_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "create_avatar", lambda *_: tiny_avatar(name="test"))
+    monkeypatch.setattr(cv2, "setNumThreads", lambda _: None)
+    task = {
+        "source": "source.png", "photo": True, "name": "test", "title": "Test", "consent": "", "synthetic": True,
+        "size": 256, "seconds": 4.0, "sentence": "...", "voice_name": "", "voice_rate": 160,
+    }  # fmt: skip
+    _make(tmp_path, task, lambda stage, share: None)
+    made = tmp_path / MADE_FOLDER / "test"
+    assert load_avatar(made).title == "Tiny" and not (made / PREVIEW_FILE).exists()
 
 
 @pytest.mark.parametrize(("picture", "code"), [("nobody", "no_face"), ("broken", "source_unreadable")])
