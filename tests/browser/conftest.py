@@ -162,17 +162,23 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def hosted(browser: Any, server: Server) -> Iterator[Any]:
+def everybody_leaves(server: Server) -> Iterator[None]:
+    """The last to be torn down: what opens pages asks for it, and the next test finds all places free."""
+    yield
+    wait_for_places(server)
+
+
+@pytest.fixture
+def hosted(browser: Any, server: Server, everybody_leaves: None) -> Iterator[Any]:
     """Opens pages of other sites that embed the portrait; see ``hosting.py``, which needs what stands here."""
     from tests.browser.hosting import hosting
 
     with hosting(browser, server) as opened:
         yield opened
-    wait_for_places(server)
 
 
 @pytest.fixture
-def visit(browser: Any, server: Server) -> Iterator[Callable[..., Visit]]:
+def visit(browser: Any, server: Server, everybody_leaves: None) -> Iterator[Callable[..., Visit]]:
     """Opens pages: ``visit(path="", microphone=True, script="", config={}, **context options)``.
 
     ``config`` takes the place of members of the server's ``config.json``, for what this server has not got.
@@ -209,7 +215,6 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Visit]]:
         for page in context.pages:
             page.goto("about:blank")
         context.close()
-    wait_for_places(server)
 
 
 def wait_for_places(server: Server) -> None:
